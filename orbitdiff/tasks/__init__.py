@@ -1,0 +1,1 @@
+"""Tasks: frozen bundles of data, kernels, group, network, sampler and metrics."""

@@ -1,0 +1,1 @@
+"""Plain torch training: loop, EMA, checkpoints, seeding."""

@@ -1,0 +1,306 @@
+"""The training loop: plain torch, the same function alone, under Ray Train and inside a sweep."""
+
+import itertools
+import json
+import math
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+
+from orbitdiff.batch import Batch
+from orbitdiff.errors import BadInput, NonFiniteLoss
+from orbitdiff.objective import Loss, Objective
+from orbitdiff.training import checkpoint as store
+from orbitdiff.training.ema import moving_average
+from orbitdiff.training.seeding import epoch_order, stream
+from orbitdiff.training.worker import Worker
+from orbitdiff.typing import Tensor
+
+__all__ = ["History", "TrainConfig", "TrainingTask", "train"]
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Numbers of a training run.
+
+    Parameters
+    ----------
+    steps, batch_size : int
+        Optimiser steps, and samples per step over all workers.
+    learning_rate : float
+        Peak of Adam's rate; cosine decay to `final_fraction` of it after `warmup` steps.
+    clip_norm : float
+        Largest gradient norm.
+    ema_decay : float
+        Decay of the averaged weights, warmed up as min(decay, (1+n)/(10+n)).
+    checkpoint_every, validate_every, log_every : int
+        Intervals in steps.
+    num_workers : int
+        Training processes.
+    precision : str
+        float32, or bfloat16 for autocast on a GPU.
+    compile : bool
+        torch.compile the network.
+    """
+
+    __pydantic_config__ = {"extra": "forbid"}
+
+    steps: int
+    batch_size: int
+    learning_rate: float = 1e-3
+    warmup: int = 100
+    final_fraction: float = 0.02
+    clip_norm: float = 1.0
+    ema_decay: float = 0.999
+    checkpoint_every: int = 500
+    validate_every: int = 500
+    log_every: int = 50
+    num_workers: int = 2
+    precision: str = "float32"
+    compile: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "checkpoint_every", "validate_every", "log_every"):
+            if getattr(self, name) < 1:
+                raise BadInput(f"train.{name} must be at least 1, got {getattr(self, name)}")
+        if self.precision not in ("float32", "bfloat16"):
+            raise BadInput(f"train.precision is float32 or bfloat16, got {self.precision!r}")
+        if not 1 <= self.num_workers <= self.batch_size:
+            raise BadInput(
+                f"train.num_workers must be 1 to batch_size ({self.batch_size}), "
+                f"got {self.num_workers}"
+            )
+
+
+class TrainingTask(Protocol):
+    """What the loop needs of a task."""
+
+    objective: Objective
+
+    def build_denoiser(self, *, generator: torch.Generator) -> nn.Module:
+        """Return the network at its start; the same weights for the same generator state."""
+        ...
+
+    def num_train(self) -> int:
+        """Return the number of training samples."""
+        ...
+
+    def train_batch(self, rows: Tensor) -> Batch:
+        """Return the batch of these training rows."""
+        ...
+
+    def validate(self, denoiser: nn.Module) -> Mapping[str, Any]:
+        """Return validation figures of a network, JSON types."""
+        ...
+
+    def config(self) -> Mapping[str, Any]:
+        """Return what is needed to build the task again, JSON types."""
+        ...
+
+
+class History:
+    """One JSON object per line; lines after a resumed step are cut off.
+
+    Parameters
+    ----------
+    path : Path
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def rewind(self, step: int) -> None:
+        """Drop the records of steps after `step`."""
+        if not self.path.exists():
+            return
+        kept = []
+        for line in self.path.read_text().splitlines():
+            try:
+                if json.loads(line)["step"] <= step:
+                    kept.append(line + "\n")
+            except (ValueError, KeyError):
+                break
+        partial = self.path.with_suffix(".partial")
+        partial.write_text("".join(kept))
+        partial.replace(self.path)
+
+    def write(self, record: Mapping[str, Any]) -> None:
+        """Append one record."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("a") as file:
+            file.write(json.dumps(record) + "\n")
+
+
+def learning_rate(config: TrainConfig, step: int) -> float:
+    """Rate at a step: linear warm-up, then cosine decay."""
+    if step < config.warmup:
+        return config.learning_rate * (step + 1) / config.warmup
+    progress = (step - config.warmup) / max(1, config.steps - config.warmup)
+    low = config.final_fraction
+    return config.learning_rate * (low + (1 - low) * 0.5 * (1 + math.cos(math.pi * progress)))
+
+
+def rows_of_worker(
+    size: int, config: TrainConfig, *, seed: int, rank: int, world_size: int, start: int
+) -> Iterator[Tensor]:
+    """Rows of each step from `start`: one shuffled stream of epochs, cut into batches.
+
+    The global batch of a step is the same for any number of workers; worker r takes every
+    world_size-th row of it.
+    """
+    epoch_of, order = -1, torch.empty(0, dtype=torch.int64)
+    for step in itertools.count(start):
+        positions = torch.arange(step * config.batch_size, (step + 1) * config.batch_size)
+        rows = []
+        for epoch in sorted(set((positions // size).tolist())):
+            if epoch != epoch_of:
+                epoch_of, order = epoch, epoch_order(size, seed=seed, epoch=epoch)
+            rows.append(order[positions[positions // size == epoch] % size])
+        yield torch.cat(rows)[rank::world_size]
+
+
+def optimiser_step(
+    model: nn.Module, optimiser: torch.optim.Optimizer, loss: Loss, batch: Batch, t: Tensor,
+    *, step: int, clip_norm: float,
+) -> float:
+    """Backward and update; a non-finite loss raises with step, t and sample ids."""
+    if not bool(torch.isfinite(loss.value)):
+        bad = ~torch.isfinite(loss.per_sample)
+        raise NonFiniteLoss(
+            f"loss is not finite at step {step}: t = {t[bad].tolist()}, "
+            f"samples = {batch.ids[bad].tolist()}; the last good checkpoint is kept. "
+            "Lower train.learning_rate or look at these samples"
+        )
+    optimiser.zero_grad(set_to_none=True)
+    loss.value.backward()
+    norm = nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
+    optimiser.step()
+    return float(norm)
+
+
+def train(
+    task: TrainingTask,
+    config: TrainConfig,
+    worker: Worker,
+    *,
+    seed: int,
+    history: History,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Train a task's denoiser; resume from the worker's newest whole checkpoint.
+
+    The noise of step s on worker r comes from the stream (seed, "noise", s, r) and the order
+    of the data from (seed, "order", epoch), so a resumed run draws what it would have drawn.
+
+    Parameters
+    ----------
+    task : TrainingTask
+    config : TrainConfig
+    worker : Worker
+    seed : int
+        Start weights, order and noise; equal for every estimator of a comparison.
+    history : History
+        Rank 0 writes losses and validation figures.
+    progress : bool
+        Print a progress line at each log interval.
+
+    Returns
+    -------
+    dict
+        Last metrics and `weights`, the EMA weights.
+
+    Raises
+    ------
+    NonFiniteLoss
+    """
+    device = worker.device
+    network = task.build_denoiser(generator=stream(seed, "weights")).to(device)
+    ema = moving_average(network, config.ema_decay)
+    optimiser = torch.optim.Adam(network.parameters(), lr=config.learning_rate)
+    start = 0
+    with worker.restore() as folder:
+        if folder is not None:
+            state = store.load_trainer(folder)
+            network.load_state_dict(state["network"])
+            ema.load_state_dict(state["ema"])
+            optimiser.load_state_dict(state["optimiser"])
+            start = state["step"]
+    if worker.rank == 0:
+        history.rewind(start)
+    model = worker.wrap(network)
+    if config.compile:
+        model = torch.compile(model)  # type: ignore[assignment]
+    rows = rows_of_worker(
+        task.num_train(), config, seed=seed, rank=worker.rank,
+        world_size=worker.world_size, start=start,
+    )  # fmt: skip
+    clock, seen, metrics = time.perf_counter(), 0, {"step": start}
+    sums: dict[str, float] = {}
+    for step in range(start, config.steps):
+        batch = task.train_batch(next(rows)).to(device)
+        generator = stream(seed, "noise", step, worker.rank, device=device)
+        t = torch.rand(len(batch), generator=generator, device=device)
+        for group in optimiser.param_groups:
+            group["lr"] = learning_rate(config, step)
+        with torch.autocast(
+            device.type, torch.bfloat16, enabled=config.precision == "bfloat16"
+        ):
+            loss = task.objective(model, batch, t, generator=generator)
+        norm = optimiser_step(
+            model, optimiser, loss, batch, t, step=step, clip_norm=config.clip_norm
+        )
+        ema.update_parameters(network)
+        seen += 1
+        figures = {"loss": float(loss.value.detach()), "gradient_norm": norm}
+        for name, value in loss.per_field.items():
+            figures[f"loss_{name}"] = float(value.detach().mean())
+        for name, info in loss.info.items():
+            if info.ess is not None:
+                figures[f"ess_{name}"] = float(info.ess.mean())
+        for name, value in figures.items():
+            sums[name] = sums.get(name, 0.0) + value
+        done = step + 1
+        last = done == config.steps
+        if done % config.log_every == 0 or last:
+            seconds = (time.perf_counter() - clock) / seen
+            metrics = {"step": done, **{name: value / seen for name, value in sums.items()}}
+            metrics["step_seconds"] = seconds
+            if worker.rank == 0:
+                history.write({"kind": "train", **metrics})
+                if progress:
+                    left = (config.steps - done) * seconds
+                    print(
+                        f"step {done}/{config.steps}  loss {metrics['loss']:.4f}  "
+                        f"{seconds * 1e3:.1f} ms/step  {left / 60:.1f} min left",
+                        flush=True,
+                    )
+            sums, seen, clock = {}, 0, time.perf_counter()
+        if done % config.validate_every == 0 or last:
+            if worker.rank == 0:
+                validation = task.validate(ema.module)
+                history.write({"kind": "validation", "step": done, **validation})
+            clock, seen, sums = time.perf_counter(), 0, {}
+        if done % config.checkpoint_every == 0 or last:
+            with tempfile.TemporaryDirectory() as name:
+                folder = None
+                if worker.rank == 0:
+                    folder = Path(name)
+                    trainer = {
+                        "step": done,
+                        "network": network.state_dict(),
+                        "ema": ema.state_dict(),
+                        "optimiser": optimiser.state_dict(),
+                    }
+                    store.save(
+                        folder, ema.module.state_dict(), {**task.config(), "step": done, "seed": seed},
+                        trainer=trainer,
+                    )  # fmt: skip
+                worker.report({**metrics, "step": done}, folder)
+            clock, seen, sums = time.perf_counter(), 0, {}
+    return {**metrics, "weights": {k: v.cpu() for k, v in ema.module.state_dict().items()}}

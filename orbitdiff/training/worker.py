@@ -1,0 +1,73 @@
+"""What a training loop needs from the process it runs in, with the in-process default."""
+
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Protocol, final
+
+import torch
+from torch import nn
+
+from orbitdiff.training.checkpoint import checkpoints, is_complete, promote
+
+__all__ = ["LocalWorker", "Worker"]
+
+
+class Worker(Protocol):
+    """One of `world_size` processes that train together."""
+
+    rank: int
+    world_size: int
+    device: torch.device
+
+    def wrap(self, model: nn.Module) -> nn.Module:
+        """Return the model with its gradients averaged over workers."""
+        ...
+
+    def restore(self) -> "contextmanager[Path | None]":
+        """Give the folder of the newest whole checkpoint, or None."""
+        ...
+
+    def report(self, metrics: Mapping[str, float], checkpoint: Path | None) -> None:
+        """Record metrics and keep the checkpoint folder; every rank calls it equally often."""
+        ...
+
+
+@final
+class LocalWorker:
+    """The only worker of a run in this process.
+
+    Parameters
+    ----------
+    storage : Path
+        Folder that keeps the newest checkpoints as `step-*` folders.
+    keep : int
+        Number of checkpoints kept.
+    """
+
+    rank = 0
+    world_size = 1
+
+    def __init__(self, storage: Path, *, keep: int = 2) -> None:
+        self.storage = storage
+        self.keep = keep
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+    def wrap(self, model: nn.Module) -> nn.Module:
+        """Return the model unchanged."""
+        return model
+
+    @contextmanager
+    def restore(self) -> Iterator[Path | None]:
+        """Give the newest whole checkpoint; broken ones are passed over."""
+        whole = [path for path in checkpoints(self.storage) if is_complete(path)]
+        yield whole[-1] if whole else None
+
+    def report(self, metrics: Mapping[str, float], checkpoint: Path | None) -> None:
+        """Move the checkpoint folder into the storage and drop the oldest ones."""
+        if checkpoint is None:
+            return
+        promote(checkpoint, self.storage / f"step-{int(metrics['step']):09d}")
+        for old in checkpoints(self.storage)[: -self.keep]:
+            shutil.rmtree(old)
