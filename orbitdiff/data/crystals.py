@@ -1,0 +1,216 @@
+"""Prepared crystals in memory: fast batches, fixed subsets, permutations of like atoms."""
+
+import json
+from collections.abc import Iterable, Sequence
+from hashlib import sha256
+from itertools import permutations, product
+from math import factorial, prod
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from orbitdiff.batch import Batch, pad
+from orbitdiff.data.cif import Crystal, Rejected, parse_crystal, reduce_structure, to_structure
+from orbitdiff.errors import BadInput
+from orbitdiff.typing import Int, Tensor
+
+__all__ = [
+    "SCHEMA_VERSION",
+    "SPLITS",
+    "Crystal",
+    "CrystalDataset",
+    "Rejected",
+    "crystal_schema",
+    "crystal_to_row",
+    "like_atom_permutations",
+    "parse_crystal",
+    "reduce_structure",
+    "rows_to_crystals",
+    "to_structure",
+]
+
+SCHEMA_VERSION = 1
+SPLITS = ("train", "val", "test")
+
+
+def crystal_schema() -> Any:
+    """Arrow schema of prepared crystals: id, atom_types, frac (3 N), lattice (9)."""
+    import pyarrow as pa
+
+    from orbitdiff.data.store import row_schema
+
+    fields = {
+        "id": pa.string(),
+        "atom_types": pa.list_(pa.int16()),
+        "frac": pa.list_(pa.float64()),
+        "lattice": pa.list_(pa.float64()),
+    }
+    return row_schema("crystals", SCHEMA_VERSION, fields)
+
+
+def crystal_to_row(crystal: Crystal) -> dict[str, Any]:
+    """Return the parquet row of a crystal."""
+    return {
+        "id": crystal.id,
+        "atom_types": crystal.atom_types.tolist(),
+        "frac": crystal.frac.ravel().tolist(),
+        "lattice": crystal.lattice.ravel().tolist(),
+    }
+
+
+def rows_to_crystals(table: Any) -> list[Crystal]:
+    """Return the crystals of an arrow table with the columns of `crystal_schema`."""
+    columns = [table.column(name).to_pylist() for name in ("id", "atom_types", "frac", "lattice")]
+    return [
+        Crystal(
+            id,
+            np.array(types, dtype=np.int64),
+            np.array(frac, dtype=np.float64).reshape(-1, 3),
+            np.array(lattice, dtype=np.float64).reshape(3, 3),
+        )
+        for id, types, frac, lattice in zip(*columns, strict=True)
+    ]
+
+
+@final
+class CrystalDataset:
+    """Crystals of one split, with padded tensors made once.
+
+    Parameters
+    ----------
+    crystals : sequence of Crystal
+        At least one.
+
+    Attributes
+    ----------
+    crystals : list of Crystal
+    ids : list of str
+    num_atoms : (M,) int64
+
+    Raises
+    ------
+    BadInput
+        No crystal.
+    """
+
+    def __init__(self, crystals: Sequence[Crystal]) -> None:
+        if not crystals:
+            raise BadInput("expected at least one crystal, got an empty data set")
+        self.crystals = list(crystals)
+        self.ids = [crystal.id for crystal in self.crystals]
+        self.num_atoms = torch.tensor([len(crystal.atom_types) for crystal in self.crystals])
+        self._types = pad([torch.as_tensor(crystal.atom_types) for crystal in self.crystals])
+        frac = pad([torch.as_tensor(crystal.frac, dtype=torch.float32) for crystal in crystals])
+        self._frac = frac - frac.floor()
+        lattices = np.stack([crystal.lattice for crystal in self.crystals])
+        self._lattice = torch.as_tensor(lattices, dtype=torch.float32)
+
+    @classmethod
+    def load(cls, directory: Path | str, split: str) -> "CrystalDataset":
+        """Read one split of a folder written by `prepare`.
+
+        Parameters
+        ----------
+        directory : Path
+        split : str
+            train, val or test.
+
+        Raises
+        ------
+        BadInput
+            Unknown split, folder not prepared, truncated or foreign files, empty split.
+        """
+        from orbitdiff.data.store import read_shards
+
+        directory = Path(directory)
+        if split not in SPLITS:
+            raise BadInput(f"expected a split among {SPLITS}, got {split!r}")
+        manifest = directory / "manifest.json"
+        if not manifest.is_file():
+            raise BadInput(f"expected {manifest}, found none; run `orbitdiff prepare crystals`")
+        try:
+            expected = int(json.loads(manifest.read_text())["counts"][split])
+        except (ValueError, KeyError, TypeError) as error:
+            raise BadInput(f"{manifest} is no manifest of crystals ({error!r})") from error
+        paths = sorted(directory.glob(f"{split}-*.parquet"))
+        crystals = rows_to_crystals(read_shards(paths, schema=crystal_schema()))
+        if len(crystals) != expected:
+            raise BadInput(
+                f"expected {expected} crystals of split {split} in {directory} by its manifest, "
+                f"got {len(crystals)}; run prepare again"
+            )
+        if not crystals:
+            raise BadInput(f"split {split} of {directory} is empty; see its rejected.csv")
+        return cls(crystals)
+
+    def __len__(self) -> int:
+        return len(self.crystals)
+
+    def batch(self, indices: Int[Tensor, " B"] | Sequence[int]) -> Batch:
+        """Gather crystals into one batch, padded to its largest crystal.
+
+        Parameters
+        ----------
+        indices : (B,) int64
+            Row numbers; they become `Batch.ids`.
+
+        Returns
+        -------
+        Batch
+            state `lattice` (B, 3, 3) in angstrom and `frac` (B, N, 3), cond `atom_types` (B, N).
+        """
+        rows = torch.as_tensor(indices, dtype=torch.long)
+        counts = self.num_atoms[rows]
+        width = int(counts.max())
+        return Batch(
+            state={"lattice": self._lattice[rows], "frac": self._frac[rows, :width]},
+            mask=torch.arange(width) < counts[:, None],
+            cond={"atom_types": self._types[rows, :width]},
+            ids=rows,
+        )
+
+    def first_k_by_hash(self, k: int) -> Int[Tensor, " K"]:
+        """Rows of the first k crystals by sha256 of their id (all where k is larger)."""
+        if k < 1:
+            raise BadInput(f"expected k of at least 1, got {k}")
+        order = sorted(range(len(self)), key=lambda row: sha256(self.ids[row].encode()).digest())
+        return torch.tensor(order[:k], dtype=torch.long)
+
+
+def like_atom_permutations(
+    atom_types: NDArray[np.int64] | Int[Tensor, " N"] | Iterable[int], limit: int = 120
+) -> Int[Tensor, "P N"] | None:
+    """All permutations that exchange atoms of the same element, the identity first.
+
+    P = prod over elements of n_e!
+
+    Parameters
+    ----------
+    atom_types : (N,) int
+        Atomic numbers, without padding.
+    limit : int
+        Largest group that is enumerated.
+
+    Returns
+    -------
+    (P, N) int64 or None
+        Index lists; None where the group is larger than `limit`.
+    """
+    types = [int(number) for number in atom_types]
+    places = [
+        [place for place, found in enumerate(types) if found == number]
+        for number in dict.fromkeys(types)
+    ]
+    if prod(factorial(len(group)) for group in places) > limit:
+        return None
+    lists = []
+    for choice in product(*(permutations(group) for group in places)):
+        images = list(range(len(types)))
+        for group, chosen in zip(places, choice, strict=True):
+            for place, image in zip(group, chosen, strict=True):
+                images[place] = image
+        lists.append(images)
+    return torch.tensor(lists, dtype=torch.long)
