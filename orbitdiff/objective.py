@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol, final
+from typing import NamedTuple, Protocol, final, runtime_checkable
 
 import torch
 
@@ -15,6 +15,7 @@ from orbitdiff.typing import Float, PerSample, State, Tensor
 __all__ = ["DiffusedField", "Loss", "Objective", "TargetScale"]
 
 
+@runtime_checkable
 class TargetScale(Protocol):
     """Scale of the target at time t: the network predicts target / scale."""
 

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol, final
+from typing import NamedTuple, Protocol, final, runtime_checkable
 
 import torch
 
@@ -19,6 +19,7 @@ class ScheduleValue(NamedTuple):
     sigma: Tensor
 
 
+@runtime_checkable
 class Schedule(Protocol):
     """A pair of functions (alpha, sigma) of t."""
 

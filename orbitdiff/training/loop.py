@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import nn
@@ -78,6 +78,7 @@ class TrainConfig:
             )
 
 
+@runtime_checkable
 class TrainingTask(Protocol):
     """What the loop needs of a task."""
 

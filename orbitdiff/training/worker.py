@@ -2,9 +2,9 @@
 
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Protocol, final
+from typing import Protocol, final, runtime_checkable
 
 import torch
 from torch import nn
@@ -14,6 +14,7 @@ from orbitdiff.training.checkpoint import checkpoints, is_complete, promote
 __all__ = ["LocalWorker", "Worker"]
 
 
+@runtime_checkable
 class Worker(Protocol):
     """One of `world_size` processes that train together."""
 
@@ -25,7 +26,7 @@ class Worker(Protocol):
         """Return the model with its gradients averaged over workers."""
         ...
 
-    def restore(self) -> "contextmanager[Path | None]":
+    def restore(self) -> AbstractContextManager[Path | None]:
         """Give the folder of the newest whole checkpoint, or None."""
         ...
 

@@ -1,0 +1,217 @@
+"""Where raw data come from: registry with SHA-256 and licence, local folder first."""
+
+import gzip
+import os
+import urllib.error
+import urllib.request
+import zlib
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+from orbitdiff.errors import BadInput
+
+__all__ = ["DATA_VARIABLE", "SOURCES", "Source", "data_root", "read_source"]
+
+DATA_VARIABLE = "ORBITDIFF_DATA"
+GITHUB = "https://raw.githubusercontent.com"
+CDVAE = f"{GITHUB}/txie-93/cdvae/f857f598d6f6cca5dc1ea0582d228f12dcc2c2ea/data/perov_5"
+WYCKOFF = f"{GITHUB}/SymmetryAdvantage/WyckoffTransformer/507e8f147a0e87905c2574ebfbbfc9fa21c2fb09"
+TIMEOUT = 60
+
+
+@dataclass(frozen=True)
+class Source:
+    """One raw file of a data set.
+
+    Parameters
+    ----------
+    name : str
+        Name in `data/raw/{dataset}/`, unpacked.
+    path : str
+        Packed file below `$ORBITDIFF_DATA`.
+    sha256 : str
+        Of the unpacked bytes, so that a copy and a download are the same.
+    licence : str
+    origin : str
+        Repository and path of the public file.
+    url : str or None
+        Public address (packed where it ends in .gz); None where the public files do not
+        hold these rows as one file.
+    """
+
+    name: str
+    path: str
+    sha256: str
+    licence: str
+    origin: str
+    url: str | None = None
+
+
+SOURCES: dict[str, tuple[Source, ...]] = {
+    "perov_5": (
+        Source(
+            "train_head1024.csv",
+            "crystals/perov_5/train_head1024.csv.gz",
+            "8f5fed06d6438c584c93aca8151b256d2d0ce41564ae14d9aae0e1eb0a56f73e",
+            "MIT",
+            "txie-93/cdvae data/perov_5_dev/train.csv",
+            f"{GITHUB}/txie-93/cdvae/307861da36a6c5be29e68d3685f0d824dfd6e281"
+            "/data/perov_5_dev/train.csv",
+        ),
+        Source(
+            "val.csv",
+            "crystals/perov_5/val.csv.gz",
+            "63f37a70c74d3e022d4c3f86e778dab525ed77332124529f5cb2e1cc2abc12bf",
+            "MIT",
+            "txie-93/cdvae data/perov_5/val.csv",
+            f"{CDVAE}/val.csv",
+        ),
+        Source(
+            "test.csv",
+            "crystals/perov_5/test.csv.gz",
+            "c24982de8cfdb3ebd8cde4b8fab9d4b784d7dd42830ae7f9d8b549a4efefb191",
+            "MIT",
+            "txie-93/cdvae data/perov_5/test.csv",
+            f"{CDVAE}/test.csv",
+        ),
+    ),
+    "mp_20": (
+        Source(
+            "train_part.csv",
+            "crystals/mp_20/train_part.csv.gz",
+            "8726cf00bb5d78a8a21cf57988c9ab68fce690c90214566a3b66e5beb3c5e1bf",
+            "Materials Project CC BY 4.0",
+            "xiaohang007/SLICES MatterGPT/raw_mp20_dataset_mini.csv (rows 1-2,573) and "
+            "OPRYAN90/cdvae data/mp_20/train.csv (847 rows)",
+        ),
+        Source(
+            "mpts52_le20_extra.csv",
+            "crystals/mp_20/mpts52_le20_extra.csv.gz",
+            "3989bfc492037aba4e6b9ea354f7dd7ec7413776f40bfa83b634600fcde23bda",
+            "Apache-2.0; Materials Project CC BY 4.0",
+            "SymmetryAdvantage/WyckoffTransformer data/mpts_52/{val,test}.csv.gz (3,176 rows)",
+        ),
+        Source(
+            "val_other.csv",
+            "crystals/mp_20/val_other.csv.gz",
+            "84fe0a68e255ac22ae087f100a595d5401d3099aad78f416072a0edd2cf3394d",
+            "MIT; Materials Project CC BY 4.0",
+            "OPRYAN90/cdvae data/mp_20/val.csv (25 rows)",
+        ),
+        Source(
+            "test_other.csv",
+            "crystals/mp_20/test_other.csv.gz",
+            "484136ee448b4b83470afe5ca2fbaf0ecb0fdf3dd4afbcd70501b349fd54ba93",
+            "MIT; Materials Project CC BY 4.0",
+            "gabeguo/cdvae_xrd and OPRYAN90/cdvae data/mp_20/test.csv (279 rows)",
+        ),
+        Source(
+            "binary_ternary_val.csv",
+            "crystals/mp_20_binary_ternary/val.csv.gz",
+            "47c73ca60ae85637ce9264123f052965756a972efb9515a832e4f31a7e8dc677",
+            "Apache-2.0; Materials Project CC BY 4.0",
+            "SymmetryAdvantage/WyckoffTransformer data/mp_20_biternary/val.csv.gz",
+            f"{WYCKOFF}/data/mp_20_biternary/val.csv.gz",
+        ),
+        Source(
+            "binary_ternary_test.csv",
+            "crystals/mp_20_binary_ternary/test.csv.gz",
+            "dab15cd44c58053cb0369789a74206332131bf380bdf602b13a6fbe124581c71",
+            "Apache-2.0; Materials Project CC BY 4.0",
+            "SymmetryAdvantage/WyckoffTransformer data/mp_20_biternary/test.csv.gz",
+            f"{WYCKOFF}/data/mp_20_biternary/test.csv.gz",
+        ),
+    ),
+}
+
+
+def data_root() -> Path | None:
+    """Folder with `crystals/`: $ORBITDIFF_DATA, else `../shared/data` beside the repository.
+
+    Returns
+    -------
+    Path or None
+        None where neither exists.
+
+    Raises
+    ------
+    BadInput
+        The variable is set, but names no folder.
+    """
+    named = os.environ.get(DATA_VARIABLE)
+    if named:
+        root = Path(named)
+        if not root.is_dir():
+            raise BadInput(f"expected {DATA_VARIABLE} to name a folder, got {named!r}")
+        return root
+    for base in (Path(__file__).resolve().parents[2], Path.cwd()):
+        root = base.parent / "shared" / "data"
+        if (root / "crystals").is_dir():
+            return root
+    return None
+
+
+def read_source(source: Source, root: Path | None) -> bytes:
+    """Return the unpacked bytes of a source, its SHA-256 checked.
+
+    Parameters
+    ----------
+    source : Source
+    root : Path or None
+        From `data_root`; the file there is preferred to a download.
+
+    Raises
+    ------
+    BadInput
+        Not there and not to be had, truncated, or other bytes than registered.
+    """
+    local = None if root is None else root / source.path
+    if local is not None and local.is_file():
+        packed, found_at = local.read_bytes(), str(local)
+    elif source.url is not None:
+        packed, found_at = download(source), source.url
+    else:
+        raise BadInput(
+            f"{source.name} is not published as one file (it comes from {source.origin}); "
+            f"{how_to(source)}"
+        )
+    content = unpack(packed, found_at)
+    digest = sha256(content).hexdigest()
+    if digest != source.sha256:
+        raise BadInput(
+            f"expected sha256 {source.sha256} of the unpacked {found_at}, got {digest}: "
+            f"the file is damaged or another version; {how_to(source)}"
+        )
+    return content
+
+
+def how_to(source: Source) -> str:
+    """The cure, in words."""
+    return (
+        f"set {DATA_VARIABLE} to a folder that holds {source.path}, "
+        "or use the data set `prototypes`, which needs none"
+    )
+
+
+def download(source: Source) -> bytes:
+    """Fetch the public file."""
+    assert source.url is not None
+    try:
+        with urllib.request.urlopen(source.url, timeout=TIMEOUT) as response:
+            content: bytes = response.read()
+            return content
+    except (urllib.error.URLError, OSError) as error:
+        raise BadInput(
+            f"could not download {source.url} ({error}); are you offline? {how_to(source)}"
+        ) from error
+
+
+def unpack(packed: bytes, found_at: str) -> bytes:
+    """Gunzip where the bytes are gzip."""
+    if packed[:2] != b"\x1f\x8b":
+        return packed
+    try:
+        return gzip.decompress(packed)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise BadInput(f"{found_at} is truncated ({error}); copy or download it again") from error

@@ -1,0 +1,132 @@
+from dataclasses import dataclass, field
+
+import pytest
+import torch
+from torch import nn
+
+from orbitdiff.batch import Batch
+from orbitdiff.errors import BadInput, NonFiniteLoss
+from orbitdiff.kernels import GaussianKernel, LinearSigma, Parametrization
+from orbitdiff.objective import DiffusedField, Objective
+from orbitdiff.orbit.plain import PlainTarget
+from orbitdiff.training.loop import History, TrainConfig, rows_of_worker, train
+from orbitdiff.training.worker import LocalWorker
+
+
+class Line(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(2, 1)
+
+    def forward(self, x_t, t, cond, mask):
+        joined = torch.cat([x_t["x"], t[:, None, None]], -1)
+        return {"x": self.linear(joined)}
+
+
+def unit(t):
+    return torch.ones_like(t)
+
+
+@dataclass
+class Tiny:
+    """A task of ten numbers."""
+
+    poison: bool = False
+    stop_at: int | None = None
+    seen: int = 0
+    objective: Objective = field(init=False)
+
+    def __post_init__(self):
+        kernel = GaussianKernel(LinearSigma())
+        estimator = PlainTarget(kernel, parametrization=Parametrization.DATA)
+        self.objective = Objective({"x": DiffusedField(kernel, estimator, unit)})
+
+    def build_denoiser(self, *, generator):
+        network = Line()
+        with torch.no_grad():
+            for weight in network.parameters():
+                weight.copy_(torch.randn(weight.shape, generator=generator))
+        return network
+
+    def num_train(self):
+        return 10
+
+    def train_batch(self, rows):
+        self.seen += 1
+        if self.stop_at is not None and self.seen > self.stop_at:
+            raise KeyboardInterrupt
+        x = rows.float()[:, None, None] / 10
+        if self.poison:
+            x = torch.where(rows[:, None, None] == 3, torch.nan, x)
+        return Batch({"x": x}, torch.ones(len(rows), 1, dtype=torch.bool), {}, rows)
+
+    def validate(self, denoiser):
+        return {"distance_mean": float(denoiser.linear.weight.detach().sum())}
+
+    def config(self):
+        return {"task": "tiny"}
+
+
+CONFIG = TrainConfig(
+    steps=23, batch_size=4, checkpoint_every=5, validate_every=10, log_every=1, num_workers=1
+)
+
+
+def go(tmp_path, task, name):
+    history = History(tmp_path / name / "history.jsonl")
+    worker = LocalWorker(tmp_path / name)
+    result = train(task, CONFIG, worker, seed=3, history=history, progress=False)
+    return result, history.path.read_text()
+
+
+def without_times(text):
+    import json
+
+    records = [json.loads(line) for line in text.splitlines()]
+    return [{k: v for k, v in r.items() if k != "step_seconds"} for r in records]
+
+
+def test_stop_and_resume_give_the_same_bits(tmp_path):
+    whole, whole_history = go(tmp_path, Tiny(), "whole")
+    with pytest.raises(KeyboardInterrupt):
+        go(tmp_path, Tiny(stop_at=13), "cut")
+    resumed, resumed_history = go(tmp_path, Tiny(), "cut")
+    for name, value in whole["weights"].items():
+        assert torch.equal(value, resumed["weights"][name]), name
+    assert without_times(whole_history) == without_times(resumed_history)
+
+
+def test_training_reduces_the_loss(tmp_path):
+    _, text = go(tmp_path, Tiny(), "run")
+    losses = [r["loss"] for r in without_times(text) if r["kind"] == "train"]
+    assert len(losses) == CONFIG.steps
+
+
+def test_non_finite_loss_names_samples_and_keeps_the_checkpoint(tmp_path):
+    with pytest.raises(NonFiniteLoss, match=r"step \d+: t = \[.*samples = \[3\]"):
+        go(tmp_path, Tiny(poison=True), "bad")
+
+
+def test_global_batch_does_not_depend_on_the_number_of_workers():
+    def rows(world_size):
+        streams = [
+            rows_of_worker(10, CONFIG, seed=0, rank=r, world_size=world_size, start=2)
+            for r in range(world_size)
+        ]
+        return [set(torch.cat([next(s) for s in streams]).tolist()) for _ in range(6)]
+
+    assert rows(1) == rows(2)
+
+
+def test_every_row_comes_once_per_epoch():
+    stream = rows_of_worker(10, CONFIG, seed=0, rank=0, world_size=1, start=0)
+    drawn = torch.cat([next(stream) for _ in range(5)])
+    assert sorted(drawn[:10].tolist()) == list(range(10))
+    assert sorted(drawn[10:].tolist()) == list(range(10))
+
+
+@pytest.mark.parametrize(("name", "value"), [("steps", 0), ("precision", "half"), ("num_workers", 9)])
+def test_bad_numbers_are_refused(name, value):
+    numbers = {"steps": 1, "batch_size": 4, name: value}
+    with pytest.raises(BadInput, match=name):
+        TrainConfig(**numbers)
