@@ -1,7 +1,10 @@
 """Where raw data come from: registry with SHA-256 and licence, local folder first."""
 
+import csv
 import gzip
+import io
 import os
+import sys
 import urllib.error
 import urllib.request
 import zlib
@@ -31,7 +34,7 @@ class Source:
     path : str
         Packed file below `$ORBITDIFF_DATA`.
     sha256 : str
-        Of the unpacked bytes, so that a copy and a download are the same.
+        Of the bytes after `canonical`, so that a copy and a download are the same.
     licence : str
     origin : str
         Repository and path of the public file.
@@ -62,7 +65,7 @@ SOURCES: dict[str, tuple[Source, ...]] = {
         Source(
             "val.csv",
             "crystals/perov_5/val.csv.gz",
-            "63f37a70c74d3e022d4c3f86e778dab525ed77332124529f5cb2e1cc2abc12bf",
+            "fe2447be92efce169c1d3947cc2f640e9f0b951becdbe0d6bed46c3bca22bfdf",
             "MIT",
             "txie-93/cdvae data/perov_5/val.csv",
             f"{CDVAE}/val.csv",
@@ -70,7 +73,7 @@ SOURCES: dict[str, tuple[Source, ...]] = {
         Source(
             "test.csv",
             "crystals/perov_5/test.csv.gz",
-            "c24982de8cfdb3ebd8cde4b8fab9d4b784d7dd42830ae7f9d8b549a4efefb191",
+            "1d3abade59606d5f4c7d223d020a0362a1af2500d3b6181aae0bef229ae13207",
             "MIT",
             "txie-93/cdvae data/perov_5/test.csv",
             f"{CDVAE}/test.csv",
@@ -109,7 +112,7 @@ SOURCES: dict[str, tuple[Source, ...]] = {
         Source(
             "binary_ternary_val.csv",
             "crystals/mp_20_binary_ternary/val.csv.gz",
-            "47c73ca60ae85637ce9264123f052965756a972efb9515a832e4f31a7e8dc677",
+            "1f13f9e70d51247fe657afe9925cb1c48d32299598dac54916c9538d887960d6",
             "Apache-2.0; Materials Project CC BY 4.0",
             "SymmetryAdvantage/WyckoffTransformer data/mp_20_biternary/val.csv.gz",
             f"{WYCKOFF}/data/mp_20_biternary/val.csv.gz",
@@ -117,7 +120,7 @@ SOURCES: dict[str, tuple[Source, ...]] = {
         Source(
             "binary_ternary_test.csv",
             "crystals/mp_20_binary_ternary/test.csv.gz",
-            "dab15cd44c58053cb0369789a74206332131bf380bdf602b13a6fbe124581c71",
+            "6066df327be2cec83605b7a7e23be04f6370398206366874e313078f72663969",
             "Apache-2.0; Materials Project CC BY 4.0",
             "SymmetryAdvantage/WyckoffTransformer data/mp_20_biternary/test.csv.gz",
             f"{WYCKOFF}/data/mp_20_biternary/test.csv.gz",
@@ -153,7 +156,7 @@ def data_root() -> Path | None:
 
 
 def read_source(source: Source, root: Path | None) -> bytes:
-    """Return the unpacked bytes of a source, its SHA-256 checked.
+    """Return the canonical csv of a source, its SHA-256 checked.
 
     Parameters
     ----------
@@ -176,11 +179,11 @@ def read_source(source: Source, root: Path | None) -> bytes:
             f"{source.name} is not published as one file (it comes from {source.origin}); "
             f"{how_to(source)}"
         )
-    content = unpack(packed, found_at)
+    content = canonical(unpack(packed, found_at), found_at)
     digest = sha256(content).hexdigest()
     if digest != source.sha256:
         raise BadInput(
-            f"expected sha256 {source.sha256} of the unpacked {found_at}, got {digest}: "
+            f"expected sha256 {source.sha256} of the rows of {found_at}, got {digest}: "
             f"the file is damaged or another version; {how_to(source)}"
         )
     return content
@@ -215,3 +218,18 @@ def unpack(packed: bytes, found_at: str) -> bytes:
         return gzip.decompress(packed)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise BadInput(f"{found_at} is truncated ({error}); copy or download it again") from error
+
+
+def canonical(content: bytes, found_at: str) -> bytes:
+    """Write a csv anew, without the row-number column that some copies carry."""
+    csv.field_size_limit(sys.maxsize)
+    try:
+        rows = list(csv.reader(io.StringIO(content.decode("utf-8"), newline="")))
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise BadInput(f"{found_at} is no readable csv ({error})") from error
+    header = rows[0] if rows else []
+    kept = [index for index, name in enumerate(header) if name not in ("", "index")]
+    out = io.StringIO(newline="")
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerows([row[index] for index in kept if index < len(row)] for row in rows)
+    return out.getvalue().encode("utf-8")

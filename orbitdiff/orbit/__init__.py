@@ -1,1 +1,15 @@
-"""orbit"""
+"""Orbit estimators: the conditional mean of the training target over the orbit of x_0."""
+
+from orbitdiff.orbit.base import EstimatorSpec as EstimatorSpec
+from orbitdiff.orbit.base import OrbitContext as OrbitContext
+from orbitdiff.orbit.base import OrbitEstimator as OrbitEstimator
+from orbitdiff.orbit.base import OrbitInfo as OrbitInfo
+from orbitdiff.orbit.base import OrbitTarget as OrbitTarget
+from orbitdiff.orbit.finite import FiniteOrbit as FiniteOrbit
+from orbitdiff.orbit.importance import ImportanceOrbit as ImportanceOrbit
+from orbitdiff.orbit.plain import PlainTarget as PlainTarget
+from orbitdiff.orbit.registry import PUBLISHED as PUBLISHED
+from orbitdiff.orbit.registry import build_estimator as build_estimator
+from orbitdiff.orbit.torus import TorusOrbit as TorusOrbit
+from orbitdiff.orbit.torus import TorusPosterior as TorusPosterior
+from orbitdiff.orbit.torus import torus_posterior as torus_posterior
