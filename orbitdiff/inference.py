@@ -15,7 +15,7 @@ from orbitdiff.errors import BadInput, CheckpointError, MissingExtra
 from orbitdiff.nn.cspnet import CSPNetConfig
 from orbitdiff.objective import Objective
 from orbitdiff.orbit.base import EstimatorSpec
-from orbitdiff.samplers import SamplerConfig, build_sampler
+from orbitdiff.samplers.config import SamplerConfig, build_sampler
 from orbitdiff.tasks.crystals import KernelConfig, build_network, build_objective
 from orbitdiff.training import checkpoint as store
 

@@ -8,7 +8,7 @@ import torch
 
 from orbitdiff.errors import IncompatibleKernel
 from orbitdiff.groups.base import Group
-from orbitdiff.kernels.base import Density, NoiseKernel
+from orbitdiff.kernels.base import Density, NoiseKernel, Parametrization
 from orbitdiff.typing import Bool, Int, Mask, PerSample, Points, Tensor
 
 __all__ = ["OrbitContext", "OrbitEstimator", "OrbitInfo", "OrbitTarget"]
@@ -66,12 +66,15 @@ class OrbitEstimator(ABC):
         True where the value is the conditional mean itself.
     unbiased : bool
         True where E[value | x_t] is the conditional mean.
+    parametrization : Parametrization
+        What is averaged.
     """
 
     group: type[Group] | None
     densities: tuple[Density, ...] | None
     exact: bool
     unbiased: bool
+    parametrization: Parametrization
 
     def check(self, kernel: NoiseKernel) -> None:
         """Raise IncompatibleKernel unless this estimator covers the kernel."""

@@ -20,7 +20,7 @@ from orbitdiff.objective import DiffusedField, Objective
 from orbitdiff.orbit.base import EstimatorSpec
 from orbitdiff.orbit.plain import PlainTarget
 from orbitdiff.orbit.registry import build_estimator
-from orbitdiff.samplers import SamplerConfig
+from orbitdiff.samplers.config import SamplerConfig
 from orbitdiff.tasks.yardstick import TorusYardstick
 from orbitdiff.training.loop import TrainConfig
 from orbitdiff.typing import PerSample, Tensor

@@ -11,7 +11,7 @@ from orbitdiff.data.crystals import like_atom_permutations
 from orbitdiff.kernels.base import expand
 from orbitdiff.objective import Objective, mean_over_points
 from orbitdiff.orbit.torus import torus_posterior
-from orbitdiff.training.seeding import stream
+from orbitdiff.seeding import stream
 from orbitdiff.typing import State, Tensor
 
 __all__ = ["TorusYardstick", "permutation_table"]

@@ -18,7 +18,7 @@ from orbitdiff.errors import BadInput, NonFiniteLoss
 from orbitdiff.objective import Loss, Objective
 from orbitdiff.training import checkpoint as store
 from orbitdiff.training.ema import moving_average
-from orbitdiff.training.seeding import epoch_order, stream
+from orbitdiff.seeding import epoch_order, stream
 from orbitdiff.training.worker import Worker
 from orbitdiff.typing import Tensor
 

@@ -12,7 +12,7 @@ from orbitdiff.batch import Batch
 from orbitdiff.data.crystals import Crystal, CrystalDataset
 from orbitdiff.export import write_cifs, write_samples
 from orbitdiff.inference import CrystalModel
-from orbitdiff.samplers import SamplerConfig
+from orbitdiff.samplers.config import SamplerConfig
 from pipelines.stages.base import Executor, Tracker
 
 __all__ = ["run", "sample_test"]
