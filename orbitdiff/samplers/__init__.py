@@ -1,7 +1,7 @@
 """Samplers: they draw x_0 with a denoiser. `build_sampler` makes one from its settings."""
 
 from orbitdiff.samplers.ancestral import Ancestral
-from orbitdiff.samplers.base import Callback, Evaluation, NoisedField, Sampler
+from orbitdiff.samplers.base import Callback, Evaluation, SampledField, Sampler
 from orbitdiff.samplers.config import SamplerConfig, build_sampler
 from orbitdiff.samplers.multistep import Multistep
 from orbitdiff.samplers.noise import PerSampleNoise
@@ -13,10 +13,10 @@ __all__ = [
     "Callback",
     "Evaluation",
     "Multistep",
-    "NoisedField",
     "PerSampleNoise",
     "PredictorCorrector",
     "ProbabilityFlow",
+    "SampledField",
     "Sampler",
     "SamplerConfig",
     "build_sampler",

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any, final
 
 from orbitdiff.errors import BadInput
-from orbitdiff.samplers.base import Evaluation, NoisedField, Sampler
+from orbitdiff.samplers.base import Evaluation, SampledField, Sampler
 from orbitdiff.samplers.noise import PerSampleNoise
 from orbitdiff.samplers.transition import levels, reverse_step
 from orbitdiff.typing import PerSample, State
@@ -18,7 +18,7 @@ class Ancestral(Sampler):
 
     Parameters
     ----------
-    fields : mapping of name to NoisedField
+    fields : mapping of name to SampledField
     steps : int
     eta : float
         Share of the ancestral noise: 1 is DDPM, 0 would be DDIM.
@@ -32,7 +32,7 @@ class Ancestral(Sampler):
 
     def __init__(
         self,
-        fields: Mapping[str, NoisedField],
+        fields: Mapping[str, SampledField],
         *,
         steps: int,
         eta: float = 1.0,

@@ -2,44 +2,46 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, final
+from typing import Any, Protocol, final, runtime_checkable
 
 import torch
 
 from orbitdiff.batch import Batch
 from orbitdiff.errors import BadInput, IncompatibleSampler
-from orbitdiff.kernels.base import Density, NoiseKernel, Parametrization, expand
+from orbitdiff.kernels.base import Density, NoiseKernel, expand
 from orbitdiff.nn.base import Denoiser
 from orbitdiff.samplers.noise import PerSampleNoise
 from orbitdiff.samplers.transition import clean_data
 from orbitdiff.typing import PerSample, State, Tensor
 
-__all__ = ["Callback", "Evaluation", "NoisedField", "Sampler"]
+__all__ = ["Callback", "Evaluation", "SampledField", "Sampler"]
 
 Callback = Callable[[int, int, State], Any]
 
 
-@final
-@dataclass(frozen=True)
-class NoisedField:
-    """What a sampler needs of a field: how it was noised and what the network predicts.
+@runtime_checkable
+class SampledField(Protocol):
+    """What a sampler reads of a field; `orbitdiff.objective.DiffusedField` is one."""
 
-    Parameters
-    ----------
-    kernel : NoiseKernel
-    parametrization : Parametrization
-        What the network was trained to predict.
-    scale : callable (B,) -> (B,)
-        The network predicts target / scale(t).
-    masked : bool
-        True where the field has an atom axis to which the batch's mask applies.
-    """
+    @property
+    def kernel(self) -> NoiseKernel:
+        """How the field was noised."""
+        ...
 
-    kernel: NoiseKernel
-    parametrization: Parametrization
-    scale: Callable[[PerSample], PerSample]
-    masked: bool = True
+    @property
+    def estimator(self) -> Any:
+        """Anything with a `parametrization`: what the network was trained to predict."""
+        ...
+
+    @property
+    def scale(self) -> Callable[[PerSample], PerSample]:
+        """The network predicts target / scale(t)."""
+        ...
+
+    @property
+    def masked(self) -> bool:
+        """True where the field has an atom axis to which the batch's mask applies."""
+        ...
 
 
 @final
@@ -50,7 +52,7 @@ class Evaluation:
     ----------
     denoiser : Denoiser
     template : Batch
-    fields : mapping of name to NoisedField
+    fields : mapping of name to SampledField
     clip : float
         Bound on the entries of predicted data of fields that do not live on the torus, in the
         field's unit; 0 sets none.
@@ -65,7 +67,7 @@ class Evaluation:
         self,
         denoiser: Denoiser,
         template: Batch,
-        fields: Mapping[str, NoisedField],
+        fields: Mapping[str, SampledField],
         *,
         clip: float = 0.0,
     ) -> None:
@@ -83,7 +85,8 @@ class Evaluation:
         data = {}
         for name, field in self.fields.items():
             value = predicted[name] * expand(field.scale(t)).to(x_t[name].dtype)
-            data[name] = clean_data(field.kernel, value, field.parametrization, x_t[name], t)
+            kind = field.estimator.parametrization
+            data[name] = clean_data(field.kernel, value, kind, x_t[name], t)
             if self.clip > 0 and field.kernel.density is not Density.WRAPPED_NORMAL:
                 data[name] = data[name].clamp(-self.clip, self.clip)
         return data
@@ -94,7 +97,7 @@ class Sampler(ABC):
 
     Parameters
     ----------
-    fields : mapping of name to NoisedField
+    fields : mapping of name to SampledField
     steps : int
         Steps from t_max to clean data.
     t_max : float
@@ -122,7 +125,7 @@ class Sampler(ABC):
 
     def __init__(
         self,
-        fields: Mapping[str, NoisedField],
+        fields: Mapping[str, SampledField],
         *,
         steps: int,
         t_max: float = 1.0,
@@ -151,7 +154,7 @@ class Sampler(ABC):
         return self.steps * self.calls_per_step
 
     def grid(self) -> Tensor:
-        """Times at which the network is asked, from t_max down to 0, (steps,)."""
+        """Return the times at which the network is asked, from t_max down to 0, (steps,)."""
         return torch.linspace(self.t_max, 0, self.steps, dtype=torch.float64)
 
     @abstractmethod

@@ -5,14 +5,14 @@ from dataclasses import dataclass
 
 from orbitdiff.errors import BadInput
 from orbitdiff.samplers.ancestral import Ancestral
-from orbitdiff.samplers.base import NoisedField, Sampler
+from orbitdiff.samplers.base import SampledField, Sampler
 from orbitdiff.samplers.multistep import Multistep
 from orbitdiff.samplers.ode import ProbabilityFlow
 from orbitdiff.samplers.predictor_corrector import PredictorCorrector
 
 __all__ = ["SamplerConfig", "build_sampler"]
 
-Fields = Mapping[str, NoisedField]
+Fields = Mapping[str, SampledField]
 
 
 @dataclass(frozen=True)
@@ -75,9 +75,7 @@ def _multistep(config: SamplerConfig, fields: Fields) -> Sampler:
 
 
 def _predictor_corrector(config: SamplerConfig, fields: Fields) -> Sampler:
-    return PredictorCorrector(
-        fields, steps=config.steps, step_lr=config.step_lr, clip=config.clip
-    )
+    return PredictorCorrector(fields, steps=config.steps, step_lr=config.step_lr, clip=config.clip)
 
 
 SAMPLERS: dict[str, Callable[[SamplerConfig, Fields], Sampler]] = {
@@ -94,8 +92,8 @@ def build_sampler(config: SamplerConfig, fields: Fields) -> Sampler:
     Parameters
     ----------
     config : SamplerConfig
-    fields : mapping of name to NoisedField
-        `Objective.noised_fields()`.
+    fields : mapping of name to SampledField
+        `Objective.fields`.
 
     Raises
     ------

@@ -16,7 +16,7 @@ import torch
 from orbitdiff.errors import BadInput
 from orbitdiff.groups.torus import wrap
 from orbitdiff.kernels.base import Density
-from orbitdiff.samplers.base import Evaluation, NoisedField, Sampler
+from orbitdiff.samplers.base import Evaluation, SampledField, Sampler
 from orbitdiff.samplers.noise import PerSampleNoise
 from orbitdiff.samplers.transition import Levels, levels, reverse_step
 from orbitdiff.typing import PerSample, State, Tensor
@@ -30,7 +30,7 @@ class Multistep(Sampler):
 
     Parameters
     ----------
-    fields : mapping of name to NoisedField
+    fields : mapping of name to SampledField
     steps : int
         Network calls.
     knee : float
@@ -45,7 +45,7 @@ class Multistep(Sampler):
 
     def __init__(
         self,
-        fields: Mapping[str, NoisedField],
+        fields: Mapping[str, SampledField],
         *,
         steps: int,
         knee: float = 0.02,
@@ -58,7 +58,7 @@ class Multistep(Sampler):
         self.knee = knee
 
     def grid(self) -> Tensor:
-        """Times from t_max down to 0, t_max - t = knee sinh(w) with w evenly spaced."""
+        """Return times from t_max to 0, t_max - t = knee sinh(w) with w evenly spaced."""
         if self.knee == 0:
             return super().grid()
         even = torch.linspace(0, 1, self.steps, dtype=torch.float64)

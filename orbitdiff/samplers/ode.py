@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any, final
 
 from orbitdiff.errors import BadInput
-from orbitdiff.samplers.base import Evaluation, NoisedField, Sampler
+from orbitdiff.samplers.base import Evaluation, SampledField, Sampler
 from orbitdiff.samplers.noise import PerSampleNoise
 from orbitdiff.samplers.transition import levels, reverse_step
 from orbitdiff.typing import PerSample, State
@@ -25,7 +25,7 @@ class ProbabilityFlow(Sampler):
 
     Parameters
     ----------
-    fields : mapping of name to NoisedField
+    fields : mapping of name to SampledField
     steps : int
     order : int
         1 is DDIM, 2 is Heun (two network calls per step).
@@ -41,7 +41,7 @@ class ProbabilityFlow(Sampler):
 
     def __init__(
         self,
-        fields: Mapping[str, NoisedField],
+        fields: Mapping[str, SampledField],
         *,
         steps: int,
         order: int = 1,

@@ -13,7 +13,7 @@ import torch
 
 from orbitdiff.errors import BadInput
 from orbitdiff.kernels.base import Density
-from orbitdiff.samplers.base import Evaluation, NoisedField, Sampler
+from orbitdiff.samplers.base import Evaluation, SampledField, Sampler
 from orbitdiff.samplers.noise import PerSampleNoise
 from orbitdiff.samplers.transition import levels, reverse_step
 from orbitdiff.typing import PerSample, State
@@ -27,7 +27,7 @@ class PredictorCorrector(Sampler):
 
     Parameters
     ----------
-    fields : mapping of name to NoisedField
+    fields : mapping of name to SampledField
     steps : int
         Published: 1000.
     step_lr : float
@@ -45,7 +45,7 @@ class PredictorCorrector(Sampler):
 
     def __init__(
         self,
-        fields: Mapping[str, NoisedField],
+        fields: Mapping[str, SampledField],
         *,
         steps: int,
         step_lr: float,

@@ -1,0 +1,171 @@
+"""Ray behind the Executor protocol: tasks for `map`, Ray Train for `fit`."""
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar, final
+
+import torch
+from torch import nn
+
+from orbitdiff.errors import BadInput, OrbitDiffError
+from pipelines.environment import prepare_environment
+from pipelines.stages.base import Loop
+
+__all__ = ["RayExecutor", "RayWorker"]
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+OBJECT_STORE_BYTES = 200 * 2**20
+MAX_FAILURES = 2
+
+
+@final
+class RayWorker:
+    """One process of a Ray Train run."""
+
+    def __init__(self) -> None:
+        import ray.train
+        import ray.train.torch
+
+        context = ray.train.get_context()
+        self.rank: int = context.get_world_rank()
+        self.world_size: int = context.get_world_size()
+        self.device: torch.device = ray.train.torch.get_device()
+
+    def wrap(self, model: nn.Module) -> nn.Module:
+        """Return the model with gradients averaged over workers (DDP)."""
+        import ray.train.torch
+
+        if self.world_size == 1:
+            return model
+        wrapped: nn.Module = ray.train.torch.prepare_model(model)
+        return wrapped
+
+    @contextmanager
+    def restore(self) -> Iterator[Path | None]:
+        """Give the newest committed checkpoint."""
+        import ray.train
+
+        found = ray.train.get_checkpoint()
+        if found is None:
+            yield None
+        else:
+            with found.as_directory() as folder:
+                yield Path(folder)
+
+    def report(self, metrics: Mapping[str, float], checkpoint: Path | None) -> None:
+        """Report metrics; rank 0 attaches the checkpoint."""
+        import ray.train
+
+        attached = None if checkpoint is None else ray.train.Checkpoint.from_directory(checkpoint)
+        ray.train.report(dict(metrics), checkpoint=attached)
+
+
+@final
+class RayExecutor:
+    """Runs on the cluster of $RAY_ADDRESS, or on a Ray that it starts on loopback.
+
+    Parameters
+    ----------
+    num_cpus : int, optional
+        Logical CPUs of a local Ray, default those of the machine.
+    """
+
+    def __init__(self, *, num_cpus: int | None = None) -> None:
+        self.num_cpus = num_cpus
+
+    def _connect(self) -> Any:
+        prepare_environment()
+        import ray
+
+        if not ray.is_initialized():
+            if os.environ.get("RAY_ADDRESS"):
+                ray.init(log_to_driver=True)
+            else:
+                ray.init(
+                    address="local",
+                    num_cpus=self.num_cpus,
+                    include_dashboard=False,
+                    object_store_memory=OBJECT_STORE_BYTES,
+                    log_to_driver=False,
+                )
+        return ray
+
+    def map(
+        self, function: Callable[[Item], Result], items: Sequence[Item], *, description: str
+    ) -> list[Result]:
+        """Apply a function to every item in Ray tasks, in order, a few in flight at a time."""
+        from tqdm import tqdm
+
+        ray = self._connect()
+        remote = ray.remote(num_cpus=1, max_retries=2)(function)
+        limit = 2 * int(ray.cluster_resources().get("CPU", 1))
+        results: list[Any] = [None] * len(items)
+        waiting: dict[Any, int] = {}
+        queue = iter(enumerate(items))
+        with tqdm(total=len(items), desc=description, leave=False) as bar:
+            while True:
+                while len(waiting) < limit and (entry := next(queue, None)) is not None:
+                    waiting[remote.remote(entry[1])] = entry[0]
+                if not waiting:
+                    return results
+                done, _ = ray.wait(list(waiting), num_returns=1)
+                for reference in done:
+                    results[waiting.pop(reference)] = ray.get(reference)
+                    bar.update()
+
+    def fit(
+        self, loop: Loop, config: dict[str, Any], *, name: str, storage: Path, num_workers: int
+    ) -> dict[str, Any]:
+        """Run a training loop through Ray Train; the same name and storage resume.
+
+        Raises
+        ------
+        BadInput
+            More workers than CPUs: Ray would wait for ever.
+        """
+        ray = self._connect()
+        cpus = int(ray.cluster_resources().get("CPU", 0))
+        if num_workers > cpus:
+            raise BadInput(
+                f"train.num_workers = {num_workers} but Ray has {cpus} CPUs; "
+                f"use --set train.num_workers={cpus} or add nodes"
+            )
+        from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+        from ray.train import WorkerGroupError
+        from ray.train.torch import TorchConfig, TorchTrainer
+
+        trainer = TorchTrainer(
+            _on_worker,
+            train_loop_config={"loop": loop, "config": config, "cwd": str(Path.cwd())},
+            torch_config=TorchConfig(backend="nccl" if torch.cuda.is_available() else "gloo"),
+            scaling_config=ScalingConfig(
+                num_workers=num_workers,
+                use_gpu=torch.cuda.is_available(),
+                resources_per_worker={"CPU": 1},
+            ),
+            run_config=RunConfig(
+                name=name,
+                storage_path=str(storage.absolute()),
+                failure_config=FailureConfig(max_failures=MAX_FAILURES),
+                checkpoint_config=CheckpointConfig(num_to_keep=2),
+            ),
+        )
+        try:
+            result = trainer.fit()
+        except WorkerGroupError as error:
+            causes = [str(cause) for cause in error.worker_failures.values()]
+            raise OrbitDiffError(f"training failed: {causes[0] if causes else error}") from error
+        returned: dict[str, Any] = result.return_value or dict(result.metrics or {})
+        return returned
+
+
+def _on_worker(settings: dict[str, Any]) -> dict[str, Any]:
+    os.chdir(settings["cwd"])
+    torch.set_num_threads(max(1, int(os.environ.get("OMP_NUM_THREADS", "1"))))
+    tempfile.tempdir = None
+    result: dict[str, Any] = settings["loop"](RayWorker(), settings["config"])
+    return result

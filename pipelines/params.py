@@ -1,0 +1,194 @@
+"""params.yaml, validated: pydantic over the library's own frozen config dataclasses."""
+
+import dataclasses
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, final
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from orbitdiff.errors import BadInput
+from orbitdiff.orbit.base import EstimatorSpec
+from orbitdiff.tasks.base import CONFIGS, config_type
+
+__all__ = ["Params", "RunParams", "load"]
+
+
+@final
+@dataclass(frozen=True)
+class RunParams:
+    """Everything a stage may read of params.yaml for one run.
+
+    Parameters
+    ----------
+    task, preset, dataset, estimator : str
+    seed : int
+    settings : dataclass
+        The preset's config of the task.
+    """
+
+    task: str
+    preset: str
+    dataset: str
+    estimator: str
+    seed: int
+    settings: Any
+
+    @property
+    def run_name(self) -> str:
+        """{preset}-{dataset}-{estimator}-{seed}."""
+        return f"{self.preset}-{self.dataset}-{self.estimator}-{self.seed}"
+
+    @property
+    def estimator_spec(self) -> EstimatorSpec:
+        """Settings of the estimator."""
+        known: dict[str, EstimatorSpec] = self.settings.estimators
+        if self.estimator not in known:
+            raise BadInput(
+                f"expected an estimator of {self.task}.{self.preset} among {sorted(known)}, "
+                f"got {self.estimator!r}"
+            )
+        return known[self.estimator]
+
+    @cached_property
+    def revision(self) -> str:
+        """Git revision, with a mark where the work tree has changes; empty outside git."""
+        command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, check=True)
+        except (OSError, subprocess.CalledProcessError):
+            return ""
+        return done.stdout.strip()
+
+    def flat(self) -> dict[str, Any]:
+        """All numbers under dotted names."""
+        named = {"dataset": self.dataset, "estimator": self.estimator, "seed": self.seed}
+        return {**named, "preset": self.preset, **_flatten(dataclasses.asdict(self.settings))}
+
+
+@final
+class Params:
+    """The parsed params.yaml.
+
+    Parameters
+    ----------
+    raw : mapping
+    """
+
+    def __init__(self, raw: Mapping[str, Any]) -> None:
+        known = {"versions", "builds", "datasets", "reports", *CONFIGS}
+        unknown = sorted(set(raw) - known)
+        if unknown:
+            raise BadInput(f"params.yaml: unknown keys {unknown}; expected {sorted(known)}")
+        self.raw = raw
+
+    @property
+    def builds(self) -> Mapping[str, Mapping[str, Any]]:
+        """Runs that `dvc repro` builds, by name."""
+        found: Mapping[str, Mapping[str, Any]] = self.raw["builds"]
+        return found
+
+    def presets(self, task: str) -> list[str]:
+        """Names of a task's presets."""
+        return sorted(self.raw.get(task, {}))
+
+    def settings(self, task: str, preset: str, *, changes: Sequence[str] = ()) -> Any:
+        """Return the validated config of a task's preset.
+
+        Parameters
+        ----------
+        task, preset : str
+        changes : sequence of str
+            `key=value` overrides with dotted keys and YAML values.
+
+        Raises
+        ------
+        BadInput
+            Unknown task, preset or key, wrong type, value out of range.
+        """
+        kind = config_type(task)
+        if preset not in self.raw.get(task, {}):
+            raise BadInput(
+                f"expected a preset of {task} among {self.presets(task)}, got {preset!r}"
+            )
+        section = yaml.safe_load(yaml.safe_dump(self.raw[task][preset]))
+        for change in changes:
+            _apply(section, change)
+        try:
+            return TypeAdapter(kind).validate_python(section)
+        except ValidationError as error:
+            lines = [
+                f"{task}.{preset}.{'.'.join(map(str, part['loc']))}: {part['msg']} "
+                f"(got {part['input']!r})"
+                for part in error.errors()
+            ]
+            raise BadInput("params.yaml is not valid:\n  " + "\n  ".join(lines)) from error
+
+    def select(
+        self,
+        task: str,
+        preset: str,
+        *,
+        dataset: str,
+        estimator: str,
+        seed: int,
+        changes: Sequence[str] = (),
+    ) -> RunParams:
+        """Return the parameters of one run, its estimator checked."""
+        settings = self.settings(task, preset, changes=changes)
+        run = RunParams(task, preset, dataset, estimator, seed, settings)
+        spec = run.estimator_spec
+        if spec.num_samples < 1:
+            raise BadInput(f"estimators.{estimator}.num_samples must be at least 1")
+        if not spec.temperature > 0:
+            raise BadInput(f"estimators.{estimator}.temperature must be positive")
+        return run
+
+
+def load(path: Path | str = "params.yaml") -> Params:
+    """Read params.yaml.
+
+    Raises
+    ------
+    BadInput
+        Missing file, broken YAML, unknown top-level key.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise BadInput(f"expected {path} in the current folder; run from the repository root")
+    try:
+        raw = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise BadInput(f"{path} is not valid YAML: {error}") from error
+    if not isinstance(raw, dict):
+        raise BadInput(f"{path} must hold named sections, got {type(raw).__name__}")
+    return Params(raw)
+
+
+def _apply(section: dict[str, Any], change: str) -> None:
+    key, equals, text = change.partition("=")
+    if not equals:
+        raise BadInput(f"expected --set key=value, got {change!r}")
+    *parents, last = key.strip().split(".")
+    place: Any = section
+    for name in parents:
+        if not isinstance(place.get(name), dict):
+            raise BadInput(f"--set {change}: no section {name!r}; expected among {sorted(place)}")
+        place = place[name]
+    if not parents and last not in place:
+        raise BadInput(f"--set {change}: no key {last!r}; expected among {sorted(place)}")
+    place[last] = yaml.safe_load(text)
+
+
+def _flatten(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, item in value.items():
+        if isinstance(item, Mapping):
+            flat.update(_flatten(item, f"{prefix}{name}."))
+        else:
+            flat[prefix + name] = item
+    return flat
