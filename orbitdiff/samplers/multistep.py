@@ -1,10 +1,11 @@
 """A few-call sampler: the probability-flow ODE by a second-order multistep rule.
 
-In lambda = log(alpha / sigma) the ODE is linear but for the data prediction D, which is
-extrapolated from the last two calls (DPM-Solver++ 2M, Lu et al. 2022):
-    x_s = sigma_s / sigma_t x_t + (alpha_s - alpha_t sigma_s / sigma_t) D',
-    D' = D_t + (D_t - D_before) h / (2 h_before),  h = lambda_s - lambda_t.
-One network call per step. On the torus (alpha = 1) x and D are lifts that move together.
+With u = alpha / sigma the ODE is d(x / sigma) / du = D, D the data prediction. D is taken as linear
+in s = sigma / alpha through the last two calls and integrated exactly: a DDIM step with
+    D' = D + (D - D_before) / (rho_before - 1) (1 - log rho / (rho - 1)),  rho = s_t / s_s,
+one network call per step. It is DPM-Solver++ 2M (Lu et al. 2022) with s in place of log s, which
+stays bounded at both ends, where log(alpha / sigma) of the lattice jumps. On the torus (alpha = 1)
+x and D are lifts that move together.
 """
 
 import math
@@ -18,7 +19,7 @@ from orbitdiff.groups.torus import wrap
 from orbitdiff.kernels.base import Density
 from orbitdiff.samplers.base import Evaluation, SampledField, Sampler
 from orbitdiff.samplers.noise import PerSampleNoise
-from orbitdiff.samplers.transition import Levels, levels, reverse_step
+from orbitdiff.samplers.transition import curvature, levels, noise_ratio, reverse_step
 from orbitdiff.typing import PerSample, State, Tensor
 
 __all__ = ["Multistep"]
@@ -86,13 +87,9 @@ class Multistep(Sampler):
                 if field.kernel.density is Density.WRAPPED_NORMAL:
                     # lift of the earlier prediction that lies next to this one
                     change = wrap(x - x_before) + (data[name] - x) - (data_before - x_before)
-                step, step_before = snr(then) - snr(now), snr(now) - snr(before)
-                guess = guess + change * (step / (2 * step_before.clamp(min=1e-6)))
+                slope = (noise_ratio(before, now) - 1).clamp(min=1e-9)
+                weight = (curvature(noise_ratio(now, then)) / slope).clamp(max=1.0)
+                guess = guess + change * weight.to(x.dtype)
             memory[name] = (x, data[name], now)
             moved[name] = reverse_step(x, guess, now, then)
         return moved
-
-
-def snr(at: Levels) -> Tensor:
-    """Half the log signal-to-noise ratio, lambda = log(alpha / sigma)."""
-    return torch.log(at.alpha) - torch.log(at.sigma)

@@ -1,8 +1,7 @@
-"""The probability-flow ODE by Euler (DDIM) or Heun steps.
+"""The probability-flow ODE by first-order (DDIM) or second-order (Heun) steps.
 
-In x / alpha and s = sigma / alpha the ODE is d(x / alpha) / ds = eps with eps = -sigma score, for
-the Gaussian and, with alpha = 1, for the wrapped normal kernel. In terms of the data prediction
-D = (x - sigma eps) / alpha an Euler step is `reverse_step` without noise.
+With u = alpha / sigma the ODE is d(x / sigma) / du = D, D the data prediction: a DDIM step takes D
+as constant; a Heun step takes it as linear in 1 / u between the two ends of the step.
 """
 
 from collections.abc import Mapping
@@ -11,7 +10,7 @@ from typing import Any, final
 from orbitdiff.errors import BadInput
 from orbitdiff.samplers.base import Evaluation, SampledField, Sampler
 from orbitdiff.samplers.noise import PerSampleNoise
-from orbitdiff.samplers.transition import levels, reverse_step
+from orbitdiff.samplers.transition import curvature, levels, noise_ratio, reverse_step
 from orbitdiff.typing import PerSample, State
 
 __all__ = ["ProbabilityFlow"]
@@ -82,9 +81,10 @@ class ProbabilityFlow(Sampler):
         for name, field in self.fields.items():
             x = state[name]
             now, then = levels(field.kernel, t, like=x), levels(field.kernel, s, like=x)
-            eps = (x - now.alpha * data[name]) / now.sigma
-            eps_ahead = (middle[name] - then.alpha * second[name]) / then.sigma
-            slope = 0.5 * (eps + eps_ahead)
-            rate = then.sigma / then.alpha - now.sigma / now.alpha
-            ahead[name] = then.alpha * (x / now.alpha + rate * slope)
+            # both predictions as lifts of one path: `middle` differs from `ahead` by a period
+            change = (second[name] - middle[name] + ahead[name]) - data[name]
+            ratio = noise_ratio(now, then)
+            weight = ratio / (ratio - 1).clamp(min=1e-9) * curvature(ratio)
+            guess = data[name] + change * weight.to(x.dtype)
+            ahead[name] = reverse_step(x, guess, now, then)
         return ahead

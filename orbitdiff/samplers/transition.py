@@ -15,7 +15,7 @@ import torch
 from orbitdiff.kernels.base import Density, NoiseKernel, Parametrization, expand
 from orbitdiff.typing import Float, PerSample, Points, Tensor
 
-__all__ = ["Levels", "clean_data", "levels", "reverse_step"]
+__all__ = ["Levels", "clean_data", "curvature", "levels", "noise_ratio", "reverse_step"]
 
 
 class Levels(NamedTuple):
@@ -94,3 +94,30 @@ def reverse_step(
     if noise is not None and eta > 0:
         x_s = x_s + torch.sqrt(variance) * noise
     return x_s
+
+
+def noise_ratio(now: Levels, then: Levels) -> Tensor:
+    """Rho = s_t / s_s >= 1 with s = sigma / alpha, float64 so that tiny steps keep their digits.
+
+    Parameters
+    ----------
+    now, then : Levels
+        At t and at s < t.
+    """
+    return (now.sigma.double() * then.alpha) / (now.alpha.double() * then.sigma)
+
+
+def curvature(ratio: Tensor) -> Tensor:
+    """1 - log(rho) / (rho - 1), the weight of dD/ds in an exact step with D linear in s.
+
+    With u = alpha / sigma the probability-flow ODE is d(x / sigma) / du = D; integrating
+    D = D_t + c (s - s_t) from u to rho u is a DDIM step with D_t - c s_t (1 - log rho / (rho - 1))
+    in place of D_t.
+
+    Parameters
+    ----------
+    ratio : tensor
+        rho > 1.
+    """
+    step = (ratio - 1).clamp(min=1e-9)
+    return torch.where(step < 1e-4, step / 2, 1 - torch.log1p(step) / step)
