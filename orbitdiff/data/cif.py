@@ -197,7 +197,8 @@ def check_block(block: dict[str, object]) -> None:
     if not np.isfinite(coords).all():
         raise Fault("NaN coordinates", "an atom has a coordinate that is no finite number")
     check_symbols(column(block, "_atom_site_type_symbol") or column(block, "_atom_site_label"))
-    occupancies = [number(text, "occupancy") for text in column(block, "_atom_site_occupancy")]
+    stated = [text for text in column(block, "_atom_site_occupancy") if text not in (".", "?")]
+    occupancies = [number(text, "occupancy") for text in stated]
     partial = [value for value in occupancies if not abs(value - 1) < 1e-6]
     if partial:
         raise Fault("partial occupancy", f"occupancy {partial[0]:g}")

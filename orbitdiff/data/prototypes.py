@@ -52,7 +52,7 @@ class Decoration:
     Parameters
     ----------
     id : str
-        `{AFLOW label}_{mineral index}:{formula}`, unique.
+        `{AFLOW label}:{formula}`, unique.
     prototype : int
         Row of pymatgen's library.
     elements : tuple of (str, str)
@@ -167,10 +167,12 @@ def family(element: str) -> Sequence[str]:
 
 
 def build_crystal(decoration: Decoration, *, max_atoms: int) -> Crystal | Rejected:
-    """Substitute the elements and scale the cell to the predicted volume.
+    """Substitute the elements and scale the cell by the predicted change of volume.
 
-    The volume is that of pymatgen's data-mined lattice scaling (DLS), the cell's shape and
-    the coordinates are the prototype's.
+    V = V_prototype DLS(substituted) / DLS(prototype)
+
+    DLS is pymatgen's data-mined lattice scaling. The quotient keeps the measured volume of
+    the prototype where DLS misjudges its shape; shape and coordinates are the prototype's.
 
     Parameters
     ----------
@@ -181,16 +183,20 @@ def build_crystal(decoration: Decoration, *, max_atoms: int) -> Crystal | Reject
     -------
     Crystal or Rejected
     """
+    require_pymatgen()
+    from pymatgen.analysis.structure_prediction.volume_predictor import DLSVolumePredictor
+
+    predictor = DLSVolumePredictor(min_scaling=None, max_scaling=None)
+    own = tuple((old, old) for old, _ in decoration.elements)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        original = substituted(Decoration(decoration.id, decoration.prototype, own))
         structure = substituted(decoration)
         try:
-            from pymatgen.analysis.structure_prediction.volume_predictor import DLSVolumePredictor
-
-            predicted = DLSVolumePredictor(min_scaling=0.1, max_scaling=10).predict(structure)
+            growth = predictor.predict(structure) / predictor.predict(original)
         except (ValueError, TypeError, ZeroDivisionError) as error:
             return Rejected(decoration.id, "no predicted volume", str(error)[:120])
-        structure.scale_lattice(predicted)
+        structure.scale_lattice(original.volume * growth)
         return reduce_structure(decoration.id, structure, max_atoms=max_atoms)
 
 

@@ -15,7 +15,7 @@ try:
     import pyarrow as pa
     import pyarrow.parquet as pq
 except ImportError as error:
-    raise MissingExtra.naming("pyarrow", "crystal") from error
+    raise MissingExtra.naming("pyarrow", "data") from error
 
 __all__ = ["file_sha256", "fresh_directory", "read_shards", "row_schema", "write_shards"]
 

@@ -101,7 +101,8 @@ class RayExecutor:
         from tqdm import tqdm
 
         ray = self._connect()
-        remote = ray.remote(num_cpus=1, max_retries=2)(function)
+        remote = ray.remote(num_cpus=1, max_retries=2)(_apply)
+        shared = ray.put(function)
         limit = 2 * int(ray.cluster_resources().get("CPU", 1))
         results: list[Any] = [None] * len(items)
         waiting: dict[Any, int] = {}
@@ -109,7 +110,7 @@ class RayExecutor:
         with tqdm(total=len(items), desc=description, leave=False) as bar:
             while True:
                 while len(waiting) < limit and (entry := next(queue, None)) is not None:
-                    waiting[remote.remote(entry[1])] = entry[0]
+                    waiting[remote.remote(shared, entry[1])] = entry[0]
                 if not waiting:
                     return results
                 done, _ = ray.wait(list(waiting), num_returns=1)
@@ -161,6 +162,10 @@ class RayExecutor:
             raise OrbitDiffError(f"training failed: {causes[0] if causes else error}") from error
         returned: dict[str, Any] = result.return_value or dict(result.metrics or {})
         return returned
+
+
+def _apply(function: Callable[[Item], Result], item: Item) -> Result:
+    return function(item)
 
 
 def _on_worker(settings: dict[str, Any]) -> dict[str, Any]:
