@@ -22,7 +22,10 @@ class EdgeListLayer(nn.Module):
         super().__init__()
         self.norm = nn.LayerNorm(hidden)
         self.edge = nn.Sequential(
-            nn.Linear(2 * hidden + 9 + width, hidden), nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU()
+            nn.Linear(2 * hidden + 9 + width, hidden),
+            nn.SiLU(),
+            nn.Linear(hidden, hidden),
+            nn.SiLU(),
         )
         self.node = nn.Sequential(
             nn.Linear(2 * hidden, hidden), nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU()
@@ -62,20 +65,20 @@ class EdgeListCSPNet(nn.Module):
         return copy.to(next(net.parameters()).dtype)
 
     def forward(self, x_t, t, cond, mask):
+        """Return what the dense network returns."""
         lattice, frac = x_t["lattice"], x_t["frac"][mask]
         counts = mask.sum(1)
         graph = torch.arange(len(counts), device=mask.device).repeat_interleave(counts)
         edges = fully_connected(counts)
         half = self.time_dim // 2
-        rates = torch.exp(
-            torch.arange(half, device=t.device) * (-math.log(10000) / max(1, half - 1))
-        )
-        angle = 1000 * t[:, None] * rates
+        steps = torch.arange(half, device=t.device)
+        rates = torch.exp(-math.log(10000.0) * steps / max(1, half - 1))
+        angle = t[:, None] * (1000 * rates)
         time = torch.cat([angle.sin(), angle.cos()], dim=-1)[graph]
         h = self.node_in(torch.cat([self.elements(cond["atom_types"][mask]), time], dim=1))
         gram = (lattice @ lattice.transpose(1, 2)).flatten(1)
         difference = (frac[edges[1]] - frac[edges[0]]) % 1.0
-        rates = 2 * math.pi * torch.arange(self.frequencies, device=frac.device)
+        rates = 2 * math.pi * torch.arange(self.frequencies, device=frac.device, dtype=frac.dtype)
         angle = (difference[..., None] * rates).flatten(1)
         fourier = torch.cat([angle.sin(), angle.cos()], dim=-1)
         for layer in self.layers:
@@ -112,7 +115,7 @@ def published_names(net: CSPNet) -> dict[str, torch.Tensor]:
         first_i, first_j = layer.edge_node.weight.chunk(2)
         edge = [first_i, first_j, layer.edge_gram.weight, layer.edge_pair.weight]
         weights[f"{name}.edge.0.weight"] = torch.cat(edge, dim=1).detach()
-        weights[f"{name}.edge.0.bias"] = layer.edge_node.bias.view(2, -1).sum(0).detach()
+        weights[f"{name}.edge.0.bias"] = layer.edge_gram.bias.detach()
         weights[f"{name}.edge.2.weight"] = layer.edge_out.weight.detach()
         weights[f"{name}.edge.2.bias"] = layer.edge_out.bias.detach()
         node = [layer.node_self.weight, layer.node_message.weight]

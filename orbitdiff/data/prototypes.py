@@ -21,7 +21,7 @@ __all__ = ["Decoration", "build_crystal", "choose_decorations", "library_sha256"
 
 FAMILIES = (
     ("Li", "Na", "K", "Rb", "Cs"),
-    ("Be", "Mg", "Ca", "Sr", "Ba"),
+    ("Mg", "Ca", "Sr", "Ba"),
     ("Sc", "Y", "La", "Ce", "Pr", "Nd", "Sm", "Gd", "Tb", "Dy", "Ho", "Er", "Tm", "Lu"),
     ("Ti", "Zr", "Hf"),
     ("V", "Nb", "Ta"),
@@ -32,14 +32,18 @@ FAMILIES = (
     ("Ni", "Pd", "Pt"),
     ("Cu", "Ag", "Au"),
     ("Zn", "Cd", "Hg"),
-    ("B", "Al", "Ga", "In", "Tl"),
-    ("C", "Si", "Ge", "Sn", "Pb"),
-    ("N", "P", "As", "Sb", "Bi"),
-    ("O", "S", "Se", "Te"),
-    ("F", "Cl", "Br", "I"),
+    ("Al", "Ga", "In", "Tl"),
+    ("Si", "Ge", "Sn", "Pb"),
+    ("P", "As", "Sb", "Bi"),
+    ("S", "Se", "Te"),
+    ("Cl", "Br", "I"),
     ("Th", "U"),
 )
-"""Elements that take the same valence; every other element keeps its place."""
+"""Elements that take the same valence; every other element keeps its place, as do the small
+ones of the second period (Be, B, C, N, O, F), whose crystals differ from those below them."""
+
+VOLUME_PER_ATOM = (5.0, 80.0)
+"""Cubic angstrom; a predicted cell outside is refused."""
 
 PER_PROTOTYPE = 400
 """Candidates considered of one prototype."""
@@ -196,6 +200,10 @@ def build_crystal(decoration: Decoration, *, max_atoms: int) -> Crystal | Reject
             growth = predictor.predict(structure) / predictor.predict(original)
         except (ValueError, TypeError, ZeroDivisionError) as error:
             return Rejected(decoration.id, "no predicted volume", str(error)[:120])
+        volume = original.volume * growth / len(structure)
+        if not VOLUME_PER_ATOM[0] <= volume <= VOLUME_PER_ATOM[1]:
+            detail = f"{volume:.1f} cubic angstrom per atom"
+            return Rejected(decoration.id, "implausible volume", detail)
         structure.scale_lattice(original.volume * growth)
         return reduce_structure(decoration.id, structure, max_atoms=max_atoms)
 

@@ -4,10 +4,12 @@ Every pair (i, j) of atoms of a cell exchanges messages
     m_ij = phi_e(h_i, h_j, L L^T, fourier(f_j - f_i)),  h_i <- h_i + phi_h(h_i, mean_j m_ij),
 which makes the network invariant to translations of the torus and equivariant to permutations;
 the lattice output F L, F from the pooled features, is equivariant to rotations of the cell.
-The first layer of phi_e is split by node, W_i h_i + W_j h_j + W_g G + W_f fourier, so that no
-concatenation per edge is made; it is the same function as the published network.
+The first layer of phi_e is split, W_i h_i + W_j h_j + W_g G + W_s sin + W_c cos, so that nothing is
+concatenated per edge and the Fourier part is computed once per unordered pair. It is the same
+function as the published network and starts from the same law of the weights.
 """
 
+import math
 from dataclasses import dataclass
 from typing import final
 
@@ -17,6 +19,7 @@ from torch.nn import functional
 
 from orbitdiff.errors import BadInput
 from orbitdiff.nn.embeddings import PairFourier, TimeEmbedding
+from orbitdiff.nn.pairs import pair_sum
 from orbitdiff.typing import Bool, Float, State, Tensor
 
 __all__ = ["CSPLayer", "CSPNet", "CSPNetConfig"]
@@ -66,30 +69,68 @@ class CSPLayer(nn.Module):
     def __init__(self, hidden: int, pair_width: int) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(hidden)
-        self.edge_node = nn.Linear(hidden, 2 * hidden)
-        self.edge_gram = nn.Linear(9, hidden, bias=False)
+        self.edge_node = nn.Linear(hidden, 2 * hidden, bias=False)
+        self.edge_gram = nn.Linear(9, hidden)
         self.edge_pair = nn.Linear(pair_width, hidden, bias=False)
         self.edge_out = nn.Linear(hidden, hidden)
         self.node_self = nn.Linear(hidden, hidden)
         self.node_message = nn.Linear(hidden, hidden, bias=False)
         self.node_out = nn.Linear(hidden, hidden)
+        start_as_one(
+            self.edge_node, self.edge_gram, self.edge_pair, fan_in=2 * hidden + 9 + pair_width
+        )
+        start_as_one(self.node_self, self.node_message, fan_in=2 * hidden)
 
     def forward(
         self,
         h: Float[Tensor, "B N H"],
         gram: Float[Tensor, "B 9"],
-        pairs: Float[Tensor, "B N N W"],
-        weight: Float[Tensor, "B N N 1"],
+        sine: Float[Tensor, "B P W"],
+        cosine: Float[Tensor, "B P W"],
+        share: Float[Tensor, "B N"],
     ) -> Float[Tensor, "B N H"]:
-        """Return the updated node features; `weight` is 1/n for real j, 0 in padding."""
+        """Return the updated node features.
+
+        Parameters
+        ----------
+        h : (B, N, H)
+        gram : (B, 9)
+        sine, cosine : (B, P, W / 2)
+            Fourier features of the pairs i < j.
+        share : (B, N)
+            1 / n for real atoms, 0 in padding.
+        """
+        batch, count, hidden = h.shape
         x = self.norm(h)
-        first, second = self.edge_node(x).chunk(2, -1)
-        first = first + self.edge_gram(gram)[:, None]
-        hidden = self.edge_pair(pairs) + first[:, :, None] + second[:, None]
-        edges = functional.silu(self.edge_out(functional.silu(hidden)))
-        message = torch.einsum("bijh,bij->bih", edges, weight[..., 0])
+        rows, columns = self.edge_node(x).chunk(2, -1)
+        odd_weight, even_weight = self.edge_pair.weight.chunk(2, 1)
+        edges = pair_sum(
+            rows + self.edge_gram(gram)[:, None],
+            columns,
+            functional.linear(cosine, even_weight),
+            functional.linear(sine, odd_weight),
+            even_weight.sum(1),
+        )
+        edges = functional.silu(self.edge_out(functional.silu(edges)))
+        weight = share[:, None].expand(-1, count, -1).reshape(-1, 1, count)
+        message = torch.bmm(weight, edges.reshape(-1, count, hidden)).view(batch, count, hidden)
         update = functional.silu(self.node_self(x) + self.node_message(message))
         return h + functional.silu(self.node_out(update))
+
+
+def start_as_one(*parts: nn.Linear, fan_in: int) -> None:
+    """Draw the pieces of a split linear layer as torch draws the whole one.
+
+    Parameters
+    ----------
+    parts : nn.Linear
+    fan_in : int
+        Inputs of the whole layer.
+    """
+    bound = 1 / math.sqrt(fan_in)
+    for part in parts:
+        for parameter in part.parameters():
+            nn.init.uniform_(parameter, -bound, bound)
 
 
 @final
@@ -136,14 +177,13 @@ class CSPNet(nn.Module):
         lattice, frac = x_t["lattice"], x_t["frac"]
         real = mask.to(lattice.dtype)
         share = real / real.sum(1, keepdim=True).clamp(min=1)
-        weight = share[:, None, :, None].expand(-1, mask.shape[1], -1, -1)
         time = self.time(t)[:, None].expand(-1, mask.shape[1], -1)
         h = self.node_in(torch.cat([self.elements(cond["atom_types"]), time], -1))
         gram = (lattice @ lattice.transpose(1, 2)).flatten(1)
-        pairs = self.fourier(frac)
+        sine, cosine = self.fourier(frac)
         for layer in self.layers:
-            h = layer(h, gram, pairs, weight)
+            h = layer(h, gram, sine, cosine, share)
         h = self.final_norm(h)
-        pooled = torch.einsum("bnh,bn->bh", h, share)
+        pooled = torch.bmm(share[:, None], h)[:, 0]
         change = self.lattice_out(pooled).view(-1, 3, 3) @ lattice
         return {"lattice": change, "frac": self.frac_out(h) * real[..., None]}

@@ -6,6 +6,7 @@ from typing import final
 import torch
 from torch import nn
 
+from orbitdiff.nn.pairs import pair_index
 from orbitdiff.typing import Float, Tensor
 
 __all__ = ["PairFourier", "TimeEmbedding"]
@@ -37,11 +38,10 @@ class TimeEmbedding(nn.Module):
 
 @final
 class PairFourier(nn.Module):
-    """Fourier features of the periodic differences f_j - f_i: sin and cos of 2 pi k d, k < K.
+    """Fourier features sin and cos of 2 pi k (f_j - f_i), k < K, of the pairs i < j.
 
-    The features of (j, i) are those of (i, j) with the sine's sign flipped, and
-    sin(a_j - a_i), cos(a_j - a_i) follow from the sines and cosines of the atoms: N instead of
-    N^2 evaluations.
+    Those of (j, i) are the same with the sine's sign flipped. sin(a_j - a_i) and cos(a_j - a_i)
+    follow from the sines and cosines of the atoms, so that N instead of N^2 angles are evaluated.
 
     Parameters
     ----------
@@ -49,20 +49,22 @@ class PairFourier(nn.Module):
         K, including the constant k = 0.
     """
 
-    rates: Tensor
+    harmonics: Tensor
 
     def __init__(self, frequencies: int) -> None:
         super().__init__()
-        rates = 2 * math.pi * torch.arange(frequencies, dtype=torch.float32)
-        self.register_buffer("rates", rates, persistent=False)
+        harmonics = torch.arange(frequencies, dtype=torch.float32)
+        self.register_buffer("harmonics", harmonics, persistent=False)
         self.width = 6 * frequencies
 
-    def forward(self, frac: Float[Tensor, "B N 3"]) -> Float[Tensor, "B N N W"]:
-        """Return features (B, i, j, 6K): sines of the three axes, then cosines."""
-        angle = (frac[..., None] * self.rates).flatten(2)
+    def forward(
+        self, frac: Float[Tensor, "B N 3"]
+    ) -> tuple[Float[Tensor, "B P W"], Float[Tensor, "B P W"]]:
+        """Return sines and cosines (B, P, 3K), axis by axis, in the order of `pair_index`."""
+        phase = (frac[..., None] * self.harmonics).flatten(2)
+        angle = 2 * math.pi * (phase - phase.detach().round())
         sine, cosine = angle.sin(), angle.cos()
-        sine_i, cosine_i = sine[:, :, None], cosine[:, :, None]
-        sine_j, cosine_j = sine[:, None], cosine[:, None]
-        return torch.cat(
-            [sine_j * cosine_i - cosine_j * sine_i, cosine_j * cosine_i + sine_j * sine_i], -1
-        )
+        index = pair_index(frac.shape[1], frac.device)
+        sine_i, cosine_i = sine[:, index.first], cosine[:, index.first]
+        sine_j, cosine_j = sine[:, index.second], cosine[:, index.second]
+        return sine_j * cosine_i - cosine_j * sine_i, cosine_j * cosine_i + sine_j * sine_i

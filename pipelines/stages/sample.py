@@ -12,7 +12,7 @@ from orbitdiff.batch import Batch
 from orbitdiff.data.crystals import Crystal, CrystalDataset
 from orbitdiff.export import write_cifs, write_samples
 from orbitdiff.inference import CrystalModel
-from orbitdiff.samplers.config import SamplerConfig
+from orbitdiff.samplers.config import SamplerConfig, build_sampler
 from pipelines.stages.base import Executor, Tracker
 
 __all__ = ["run", "sample_test"]
@@ -91,6 +91,7 @@ def run(
     model = CrystalModel.load(inputs["model"])
     dataset = CrystalDataset.load(inputs["data"], "test")
     clock = time.perf_counter()
+    calls = build_sampler(settings.sampler, model.objective.fields).calls
     drawn = sample_test(
         model,
         dataset,
@@ -108,6 +109,7 @@ def run(
     about = {
         "sampler": settings.sampler.name,
         "steps": settings.sampler.steps,
+        "calls": calls,
         "samples_per_crystal": settings.samples_per_crystal,
         "num_test": len(drawn) // settings.samples_per_crystal,
         "seconds": seconds,

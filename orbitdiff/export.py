@@ -1,0 +1,74 @@
+"""Native files: CIF per structure, one parquet table of all samples."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from orbitdiff.data.crystals import Crystal, crystal_to_row, rows_to_crystals, to_structure
+
+__all__ = ["SampleRow", "read_samples", "write_atomically", "write_cifs", "write_samples"]
+
+SampleRow = tuple[str, int, Crystal]
+"""Id of the reference crystal, number k of the sample, the sample."""
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a text file under another name and rename it."""
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        partial.write_text(text)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_cifs(samples: Sequence[SampleRow], folder: Path) -> None:
+    """Write `{id}_{k}.cif` for each sample.
+
+    Parameters
+    ----------
+    samples : sequence of (id, k, Crystal)
+    folder : Path
+        Created if needed.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, k, crystal in samples:
+        safe = name.replace("/", "_").replace(os.sep, "_")
+        write_atomically(folder / f"{safe}_{k}.cif", to_structure(crystal).to(fmt="cif"))
+
+
+def write_samples(samples: Sequence[SampleRow], path: Path) -> None:
+    """Write samples.parquet: id, k, atom_types, frac, lattice.
+
+    Parameters
+    ----------
+    samples : sequence of (id, k, Crystal)
+    path : Path
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    rows = [{**crystal_to_row(crystal), "id": name, "k": k} for name, k, crystal in samples]
+    partial = path.with_name(f".{path.name}.partial")
+    pq.write_table(pa.Table.from_pylist(rows), partial)
+    os.replace(partial, path)
+
+
+def read_samples(path: Path) -> list[SampleRow]:
+    """Read what `write_samples` wrote.
+
+    Parameters
+    ----------
+    path : Path
+    """
+    import pyarrow.parquet as pq
+
+    from orbitdiff.errors import BadInput
+
+    try:
+        table = pq.read_table(path)
+    except Exception as error:
+        raise BadInput(f"expected samples in {path}, could not read it: {error}") from error
+    crystals = rows_to_crystals(table)
+    numbers = table.column("k").to_pylist()
+    return [(crystal.id, k, crystal) for crystal, k in zip(crystals, numbers, strict=True)]
