@@ -23,7 +23,7 @@ def hardware(device: torch.device) -> dict[str, Any]:
         lines = cpuinfo.read_text().splitlines()
         model = next((x.split(":")[1].strip() for x in lines if x.startswith("model name")), model)
     found = {
-        "cpu": model,
+        "processor": model,
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "load_before": [round(x, 2) for x in os.getloadavg()],

@@ -17,9 +17,11 @@ from pipelines.layout import stage_paths
 from pipelines.params import Params, load
 from pipelines.stages.base import Executor, LocalExecutor, NullTracker, Tracker
 
+from pipelines.dag import STAGES
+
 __all__ = ["main", "make_executor", "make_tracker", "run_stage"]
 
-STAGES = ("fetch", "prepare", "train", "sample", "evaluate", "report")
+
 
 
 def make_executor() -> Executor:

@@ -154,7 +154,9 @@ def decorations_of(row: int, seen: set[str]) -> Iterator[Decoration]:
     candidates = []
     for choice in product(*(family(element) for element in own)):
         if len(set(choice)) == len(own):
-            amounts = sorted((new, present.count(old)) for old, new in zip(own, choice, strict=True))
+            amounts = sorted(
+                (new, present.count(old)) for old, new in zip(own, choice, strict=True)
+            )
             formula = "".join(f"{new}{amount}" for new, amount in amounts)
             pairs = tuple(zip(own, choice, strict=True))
             candidates.append(Decoration(f"{label}:{formula}", row, pairs))

@@ -190,7 +190,7 @@ def read_source(source: Source, root: Path | None) -> bytes:
 
 
 def how_to(source: Source) -> str:
-    """The cure, in words."""
+    """Say in words how to get the file."""
     return (
         f"set {DATA_VARIABLE} to a folder that holds {source.path}, "
         "or use the data set `prototypes`, which needs none"

@@ -74,7 +74,8 @@ def write_shards(
     """
     if NAME_KEY not in (schema.metadata or {}):
         raise BadInput("expected a schema made by row_schema, got one without name and version")
-    stream, paths = iter(rows), []
+    stream = iter(rows)
+    paths: list[Path] = []
     while True:
         chunk = list(islice(stream, rows_per_shard))
         if not chunk and paths:

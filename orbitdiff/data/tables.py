@@ -4,8 +4,8 @@ import csv
 import gzip
 import sys
 import zlib
+from io import TextIOWrapper
 from pathlib import Path
-from typing import TextIO
 
 from orbitdiff.errors import BadInput
 
@@ -95,12 +95,12 @@ def read_cif_folder(folder: Path) -> list[tuple[str, str]]:
     return [(path.stem, path.read_text(encoding="utf-8", errors="replace")) for path in paths]
 
 
-def open_text(path: Path) -> TextIO:
+def open_text(path: Path) -> TextIOWrapper:
     """Open a text file, gzip by its first bytes."""
     with path.open("rb") as file:
         packed = file.read(2) == b"\x1f\x8b"
     if packed:
-        return gzip.open(path, "rt", encoding="utf-8", newline="")
+        return TextIOWrapper(gzip.open(path, "rb"), encoding="utf-8", newline="")
     if path.suffix == ".gz":
         raise BadInput(f"{path} is no gzip file; copy or download it again")
     return path.open(encoding="utf-8", newline="")

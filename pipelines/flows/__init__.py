@@ -1,1 +1,1 @@
-"""Pipelines around the library."""
+"""Prefect flows: when, where and with which retries the DVC stages run."""

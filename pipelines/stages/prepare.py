@@ -154,7 +154,7 @@ def registered_splits(dataset: str, raw: Path, max_atoms: int) -> RawSplits:
 
 
 def prototype_splits(path: Path) -> RawSplits:
-    """Decorations of the built-in prototypes, by the recipe that `fetch` wrote."""
+    """List the decorations of the built-in prototypes, by the recipe that `fetch` wrote."""
     from orbitdiff.data.prototypes import choose_decorations, library_sha256
 
     if not path.is_file():
@@ -272,8 +272,10 @@ def without_duplicates(
 
 
 def summary(manifest: Mapping[str, Any]) -> str:
-    """Counts of accepted and rejected rows, in one line."""
+    """Say in one line how many rows were accepted and rejected."""
     counts = ", ".join(f"{split} {count}" for split, count in manifest["counts"].items())
     reasons = ", ".join(f"{reason} {count}" for reason, count in manifest["rejected"].items())
     total = sum(manifest["rejected"].values())
-    return f"{manifest['dataset']}: {counts}; rejected {total}" + (f" ({reasons})" if reasons else "")
+    return f"{manifest['dataset']}: {counts}; rejected {total}" + (
+        f" ({reasons})" if reasons else ""
+    )
