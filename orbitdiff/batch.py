@@ -41,9 +41,7 @@ class Batch:
         def move(fields: Mapping[str, Tensor]) -> State:
             return {name: value.to(device, non_blocking=True) for name, value in fields.items()}
 
-        return Batch(
-            move(self.state), self.mask.to(device), move(self.cond), self.ids.to(device)
-        )
+        return Batch(move(self.state), self.mask.to(device), move(self.cond), self.ids.to(device))
 
 
 def pad(rows: Sequence[Tensor], *, value: float = 0.0) -> Tensor:

@@ -12,16 +12,13 @@ from importlib import import_module
 from pathlib import Path
 
 from orbitdiff.errors import OrbitDiffError
+from pipelines.dag import STAGES
 from pipelines.environment import prepare_environment
 from pipelines.layout import stage_paths
 from pipelines.params import Params, load
 from pipelines.stages.base import Executor, LocalExecutor, NullTracker, Tracker
 
-from pipelines.dag import STAGES
-
 __all__ = ["main", "make_executor", "make_tracker", "run_stage"]
-
-
 
 
 def make_executor() -> Executor:

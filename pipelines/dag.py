@@ -32,7 +32,5 @@ def stages_of(params: Params, preset: str) -> list[tuple[str, list[str]]]:
         stages.append((f"train@{run}", [prepared]))
         stages.append((f"sample@{run}", [prepared, f"train@{run}"]))
         stages.append((f"evaluate@{run}", [prepared, f"sample@{run}", f"train@{run}"]))
-    stages.append(
-        (f"report@{preset}", [prepared, *(f"evaluate@{run}" for run in report["runs"])])
-    )
+    stages.append((f"report@{preset}", [prepared, *(f"evaluate@{run}" for run in report["runs"])]))
     return stages

@@ -103,9 +103,7 @@ class NoiseKernel(ABC):
         """Convert a prediction or target from one parametrization to another."""
 
     @abstractmethod
-    def prior(
-        self, shape: tuple[int, ...], *, generator: torch.Generator | None = None
-    ) -> Tensor:
+    def prior(self, shape: tuple[int, ...], *, generator: torch.Generator | None = None) -> Tensor:
         """Draw x_1, the noise that sampling starts from."""
 
 

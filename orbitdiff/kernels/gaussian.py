@@ -8,8 +8,14 @@ import torch
 from orbitdiff.errors import BadInput
 from orbitdiff.groups.base import Group
 from orbitdiff.groups.finite import Sign
-from orbitdiff.kernels.base import Density, Noised, NoiseKernel, Parametrization, expand
-from orbitdiff.kernels.base import normal_like
+from orbitdiff.kernels.base import (
+    Density,
+    Noised,
+    NoiseKernel,
+    Parametrization,
+    expand,
+    normal_like,
+)
 from orbitdiff.kernels.schedule import Schedule
 from orbitdiff.typing import Mask, PerSample, Points, Tensor
 
@@ -101,9 +107,7 @@ class GaussianKernel(NoiseKernel):
             case _:
                 raise BadInput(f"GaussianKernel has no {dst.value} parametrization")
 
-    def prior(
-        self, shape: tuple[int, ...], *, generator: torch.Generator | None = None
-    ) -> Tensor:
+    def prior(self, shape: tuple[int, ...], *, generator: torch.Generator | None = None) -> Tensor:
         """Draw x_1 from N(0, sigma(1)^2 I)."""
         sigma = self.schedule(torch.ones(())).sigma
         return sigma * torch.randn(shape, generator=generator)

@@ -9,8 +9,14 @@ import torch
 from orbitdiff.errors import BadInput
 from orbitdiff.groups.base import Group
 from orbitdiff.groups.torus import TorusTranslation, wrap
-from orbitdiff.kernels.base import Density, Noised, NoiseKernel, Parametrization, expand
-from orbitdiff.kernels.base import normal_like
+from orbitdiff.kernels.base import (
+    Density,
+    Noised,
+    NoiseKernel,
+    Parametrization,
+    expand,
+    normal_like,
+)
 from orbitdiff.kernels.schedule import Schedule
 from orbitdiff.typing import Mask, PerSample, Points, Tensor
 
@@ -163,8 +169,6 @@ class WrappedNormalKernel(NoiseKernel):
             raise BadInput("a wrapped normal kernel has a score only")
         return value
 
-    def prior(
-        self, shape: tuple[int, ...], *, generator: torch.Generator | None = None
-    ) -> Tensor:
+    def prior(self, shape: tuple[int, ...], *, generator: torch.Generator | None = None) -> Tensor:
         """Draw x_1 uniformly on the torus."""
         return torch.rand(shape, generator=generator)

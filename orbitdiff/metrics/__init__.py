@@ -1,1 +1,1 @@
-"""metrics"""
+"""Metrics: per-sample values first, aggregation second."""

@@ -151,7 +151,7 @@ def aggregate(judged: Sequence[Judged], *, stol: float) -> dict[str, Any]:
         out[f"rmse_{rule}"] = float(np.mean(matched)) if matched else None
         charged = [stol if value is None else value for value in best]
         out[f"crmse_{rule}"] = float(np.mean(charged)) if charged else None
-    out["valid_generated"] = float(np.mean([row.valid_generated for row in judged] or [0.0]))
+    out["valid_generated"] = sum(row.valid_generated for row in judged) / max(1, len(judged))
     return out
 
 

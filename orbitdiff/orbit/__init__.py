@@ -8,7 +8,11 @@ from orbitdiff.orbit.base import OrbitTarget as OrbitTarget
 from orbitdiff.orbit.finite import FiniteOrbit as FiniteOrbit
 from orbitdiff.orbit.importance import ImportanceOrbit as ImportanceOrbit
 from orbitdiff.orbit.plain import PlainTarget as PlainTarget
-from orbitdiff.orbit.registry import PUBLISHED as PUBLISHED
+from orbitdiff.orbit.proposals import AroundTruth as AroundTruth
+from orbitdiff.orbit.proposals import AroundXt as AroundXt
+from orbitdiff.orbit.proposals import Haar as Haar
+from orbitdiff.orbit.proposals import Proposal as Proposal
+from orbitdiff.orbit.published import PUBLISHED as PUBLISHED
 from orbitdiff.orbit.registry import build_estimator as build_estimator
 from orbitdiff.orbit.torus import TorusOrbit as TorusOrbit
 from orbitdiff.orbit.torus import TorusPosterior as TorusPosterior

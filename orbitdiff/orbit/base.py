@@ -155,5 +155,3 @@ class EstimatorSpec:
     include_true: bool = True
     per_axis: bool = False
     temperature: float = 1.0
-
-

@@ -14,8 +14,9 @@ from orbitdiff.typing import Mask, PerSample, Points, Tensor
 
 __all__ = ["ImportanceOrbit"]
 
-ELEMENTS_PER_CHUNK = 2**21
-"""Coordinates of group images held at once: 16 MiB in float64, whatever K."""
+ELEMENTS_PER_CHUNK = 2**18
+"""Coordinates of group images evaluated at once, whatever K; a chunk's largest tensors hold
+nine times as many numbers (the images of the wrapped normal)."""
 
 
 @final
@@ -39,9 +40,13 @@ class ImportanceOrbit(OrbitEstimator):
         Weigh each axis on its own, where kernel and proposal factorise.
     temperature : float
         Divides the log weights; anything but 1 is biased.
+    chunk : int
+        Coordinates of images evaluated at once (at least one image of the batch): bounds the
+        memory, whatever K. Part of the random stream.
 
     Notes
     -----
+    Weights are formed in chunks by a running maximum (streaming log-sum-exp).
     With the true element, temperature 1 and a proposal that does not depend on it given x_t,
     this is i-SIR: E[value | x_t] is the exact mean for every K, and K = 1 is the plain target.
 
@@ -64,12 +69,14 @@ class ImportanceOrbit(OrbitEstimator):
         include_true: bool = True,
         per_axis: bool = False,
         temperature: float = 1.0,
-        unbiased: bool = False,
+        chunk: int = ELEMENTS_PER_CHUNK,
     ) -> None:
         if num_samples < 1:
             raise BadInput(f"num_samples (K) must be at least 1, got {num_samples}")
         if not temperature > 0:
             raise BadInput(f"temperature must be positive, got {temperature}")
+        if chunk < 1:
+            raise BadInput(f"chunk must be at least 1, got {chunk}")
         self.group: type[Group] | None = type(group)
         self.check(kernel)
         self.kernel = kernel
@@ -81,7 +88,8 @@ class ImportanceOrbit(OrbitEstimator):
         self.include_true = include_true
         self.per_axis = per_axis
         self.temperature = temperature
-        self.unbiased = unbiased
+        self.chunk = chunk
+        self.unbiased = include_true and proposal.independent and temperature == 1.0
 
     @torch.no_grad()
     def __call__(
@@ -97,7 +105,7 @@ class ImportanceOrbit(OrbitEstimator):
     ) -> OrbitTarget:
         """Return the weighted mean, ESS (of the worst axis), log evidence, largest weight."""
         real = torch.ones_like(x_0[..., 0], dtype=torch.bool) if mask is None else mask
-        size = max(1, ELEMENTS_PER_CHUNK // max(1, x_0.numel()))
+        size = max(1, self.chunk // max(1, x_0.numel()))
         top = total = square = value = None
         done = 0
         while done < self.num_samples:
@@ -117,7 +125,10 @@ class ImportanceOrbit(OrbitEstimator):
                 value = value * decay[:, None].to(value.dtype)
                 value = value + (scaled[:, :, None].to(target.dtype) * target).sum(1)
             top = peak
-        assert top is not None and total is not None and square is not None and value is not None
+        assert top is not None
+        assert total is not None
+        assert square is not None
+        assert value is not None
         value = value / total[:, None].to(value.dtype) * real[..., None]
         evidence = top + torch.log(total) - math.log(self.num_samples)
         info = OrbitInfo(

@@ -5,13 +5,18 @@ from typing import NamedTuple, Protocol, final, runtime_checkable
 
 import torch
 
+from orbitdiff.errors import BadInput, IncompatibleKernel
 from orbitdiff.groups.base import Group
 from orbitdiff.groups.torus import wrap
-from orbitdiff.kernels.base import NoiseKernel
+from orbitdiff.kernels.base import Density, NoiseKernel
 from orbitdiff.kernels.wrapped_normal import wrapped_normal
 from orbitdiff.typing import PerSample, Points, Tensor
 
 __all__ = ["AroundTruth", "AroundXt", "GroupSamples", "Haar", "Proposal"]
+
+
+WIDE = 0.45
+"""Standard deviation above which three Fourier terms of a wrapped normal suffice."""
 
 
 class GroupSamples(NamedTuple):
@@ -27,9 +32,12 @@ class Proposal(Protocol):
 
     Attributes
     ----------
-    blocks : bool
-        True where `log_q` has one block per axis; their sum is the joint density.
+    independent : bool
+        True where, given x_t and the orbit, the drawn images g x_0 do not depend on which of
+        them made x_t: then the true element may join them without bias (i-SIR).
     """
+
+    independent: bool
 
     def draw(
         self,
@@ -47,7 +55,7 @@ class Proposal(Protocol):
     def log_density_of_identity(
         self, x_t: Points, x_0: Points, t: PerSample, mask: Tensor
     ) -> Tensor:
-        """log q(identity) by block, (B, A): the true element's own density."""
+        """Log q(identity) by block, (B, A): the true element's own density."""
         ...
 
 
@@ -69,6 +77,8 @@ class Haar:
     ----------
     group : Group
     """
+
+    independent = True
 
     def __init__(self, group: Group) -> None:
         self.group = group
@@ -115,7 +125,10 @@ class AroundTruth:
     for unbiasedness does not apply; the measured bias is at most 0.9 % of 1 / sigma.
     """
 
+    independent = False
+
     def __init__(self, kernel: NoiseKernel, spread: float) -> None:
+        _check(kernel, spread)
         self.kernel = kernel
         self.spread = spread
 
@@ -164,12 +177,19 @@ class AroundXt:
     independent of the true element, which i-SIR needs.
     """
 
+    independent = True
+
     def __init__(self, kernel: NoiseKernel, spread: float, uniform_share: float = 0.2) -> None:
+        _check(kernel, spread)
+        if not 0 < uniform_share < 1:
+            raise BadInput(f"uniform_share must lie in (0, 1), got {uniform_share}")
         self.kernel = kernel
         self.spread = spread
         self.uniform_share = uniform_share
 
-    def _centre(self, x_t: Points, x_0: Points, t: PerSample, mask: Tensor) -> tuple[Tensor, Tensor]:
+    def _centre(
+        self, x_t: Points, x_0: Points, t: PerSample, mask: Tensor
+    ) -> tuple[Tensor, Tensor]:
         angle = 2 * math.pi * (x_t - x_0)
         real = mask[..., None].to(x_0.dtype)
         mean = torch.atan2((angle.sin() * real).sum(1), (angle.cos() * real).sum(1))
@@ -211,6 +231,25 @@ class AroundXt:
         return self._log_density(wrap(-centre), scale)
 
 
+def _check(kernel: NoiseKernel, spread: float) -> None:
+    if kernel.density is not Density.WRAPPED_NORMAL:
+        raise IncompatibleKernel(
+            f"shifts around a point need a wrapped normal kernel, got {type(kernel).__name__}; "
+            "take the uniform proposal (Haar)"
+        )
+    if not spread > 0:
+        raise BadInput(f"spread must be positive, got {spread}")
+
+
 def wide_wrapped_normal(offset: Tensor, sigma: Tensor) -> Tensor:
-    """Log density of a wrapped normal of any width up to 1.2 (uniform to 1e-12 above 1.2)."""
-    return wrapped_normal(offset, sigma.clamp(max=1.2))[0]
+    """Log density of a wrapped normal of any width, elementwise, to 1e-12.
+
+    Images |k| <= 4 up to sigma = 0.45, above it the Fourier series
+    1 + 2 sum_h exp(-2 pi^2 h^2 sigma^2) cos(2 pi h z), h <= 3.
+    """
+    series = torch.ones_like(offset)
+    for h in (1, 2, 3):
+        decay = torch.exp(-2.0 * (math.pi * h * sigma) ** 2)
+        series = series + 2 * decay * torch.cos(2 * math.pi * h * offset)
+    wide = torch.log(series.clamp(min=1e-30))
+    return torch.where(sigma < WIDE, wrapped_normal(offset, sigma.clamp(max=WIDE))[0], wide)

@@ -1,9 +1,6 @@
 """Exact orbit mean over translations of the torus (and listed permutations of like atoms).
 
-With z_i = f_t,i - f_0,i, each axis on its own, the posterior mean of the score over a uniform
-shift has two forms: a closed form over the n cyclic cuts of the sorted z where sigma is at most
-0.13 / sqrt(n), and the periodic trapezoid with M = ceil(1.20 sqrt(n) / sigma) nodes above, whose
-relative error is below 2 exp(-2 pi^2 M^2 sigma^2 / n) = 1e-12 for any z.
+Axes are independent given the permutation; `orbitdiff.orbit.circle` averages one axis.
 """
 
 import math
@@ -13,21 +10,13 @@ import torch
 
 from orbitdiff.errors import BadInput
 from orbitdiff.groups.base import Group
-from orbitdiff.groups.torus import TorusTranslation, wrap
+from orbitdiff.groups.torus import TorusTranslation
 from orbitdiff.kernels.base import Density, NoiseKernel, Parametrization
 from orbitdiff.orbit.base import OrbitContext, OrbitEstimator, OrbitInfo, OrbitTarget
+from orbitdiff.orbit.circle import translation_mean
 from orbitdiff.typing import Bool, Float, Int, Mask, PerSample, Points, Tensor
 
 __all__ = ["TorusOrbit", "TorusPosterior", "torus_posterior"]
-
-SWITCH = 0.13
-"""Cuts where sigma sqrt(n) is at most this: neglected unwrappings weigh below 2e-11."""
-NODES = 1.20
-"""Trapezoid nodes per sqrt(n) / sigma, for a relative error of 1e-12."""
-IMAGES = ((1, 0.18), (2, 0.31), (3, 0.44), (4, 0.57))
-"""Images |k| <= K and the largest sigma at which they leave out less than 1e-13."""
-GROUPS = (10, 16, 26, 42, 68, 110, math.inf)
-"""Rows are computed together up to these node counts."""
 
 
 class TorusPosterior(NamedTuple):
@@ -90,9 +79,8 @@ def torus_posterior(
     ----------
     docs/estimators.md, section on the torus.
     """
+    _check_shapes(f_t, f_0, mask, permutations, permutation_mask)
     batch, count, dim = f_t.shape
-    if f_0.shape != f_t.shape:
-        raise BadInput(f"f_t and f_0 must have one shape, got {f_t.shape} and {f_0.shape}")
     scale = torch.as_tensor(sigma, dtype=torch.float64, device=f_t.device)
     if scale.ndim > 1 or scale.shape not in ((), (batch,)):
         raise BadInput(f"sigma must be a number or have shape ({batch},), got {scale.shape}")
@@ -108,7 +96,7 @@ def torus_posterior(
     z = (f_t.double()[:, None] - images.double()).transpose(2, 3)
     num = images.shape[1]
     rows = (batch, num, dim)
-    log_z, score = _translation_mean(
+    log_z, score = translation_mean(
         z.reshape(-1, count),
         scale[:, None, None].expand(rows).reshape(-1),
         real[:, None, None].expand(*rows, count).reshape(-1, count),
@@ -127,6 +115,43 @@ def torus_posterior(
     return TorusPosterior(mean.to(kind), evidence.to(kind), weights.to(kind))
 
 
+def _check_shapes(
+    f_t: Tensor,
+    f_0: Tensor,
+    mask: Tensor | None,
+    permutations: Tensor | None,
+    permutation_mask: Tensor | None,
+) -> None:
+    if f_t.ndim != 3 or f_0.shape != f_t.shape:
+        raise BadInput(
+            f"expected f_t and f_0 of one shape (B, N, D), got {tuple(f_t.shape)} and "
+            f"{tuple(f_0.shape)}"
+        )
+    if f_t.dtype not in (torch.float32, torch.float64) or f_0.dtype != f_t.dtype:
+        raise BadInput(f"expected float32 or float64 points, got {f_t.dtype} and {f_0.dtype}")
+    batch, count, _ = f_t.shape
+    if mask is not None and (mask.shape != (batch, count) or mask.dtype != torch.bool):
+        raise BadInput(
+            f"expected a bool mask {(batch, count)}, got {mask.dtype} {tuple(mask.shape)}"
+        )
+    if permutations is None:
+        if permutation_mask is not None:
+            raise BadInput("permutation_mask is given without permutations")
+        return
+    if permutations.ndim != 3 or permutations.shape[::2] != (batch, count):
+        raise BadInput(
+            f"expected permutations ({batch}, P, {count}), got {tuple(permutations.shape)}"
+        )
+    if permutations.dtype != torch.int64 or permutations.shape[1] < 1:
+        raise BadInput(f"expected at least one int64 permutation, got {permutations.dtype}")
+    known = permutation_mask
+    if known is not None and (known.shape != permutations.shape[:2] or known.dtype != torch.bool):
+        raise BadInput(
+            f"expected a bool permutation_mask {tuple(permutations.shape[:2])}, got "
+            f"{known.dtype} {tuple(known.shape)}"
+        )
+
+
 def _check_values(f_t: Tensor, f_0: Tensor, sigma: Tensor) -> None:
     fine = torch.isfinite(f_t.sum() + f_0.sum() + sigma.sum())
     if len(sigma) == 0 or bool(fine & (sigma.amin() > 0)):
@@ -139,106 +164,6 @@ def _check_values(f_t: Tensor, f_0: Tensor, sigma: Tensor) -> None:
             f"sample {row}: expected finite coordinates and sigma > 0, "
             f"got sigma = {float(sigma[row])} and coordinates {f_t[row].tolist()}"
         )
-
-
-def _translation_mean(z: Tensor, sigma: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
-    """log Z (R,) and mean score (R, N) of rows z (R, N); each row takes its own formula."""
-    width = z.shape[1]
-    if z.is_cuda:
-        cuts = _cuts(z, sigma, real)
-        safe = torch.clamp(sigma, min=SWITCH / math.sqrt(max(width, 1)))
-        nodes = math.ceil(NODES / SWITCH * width)
-        smooth = _trapezoid(z, safe, real, nodes, IMAGES[-1][0])
-        small = sigma * torch.sqrt(real.sum(1).double()) <= SWITCH
-        return (
-            torch.where(small, cuts[0], smooth[0]),
-            torch.where(small[:, None], cuts[1], smooth[1]),
-        )
-    spread = sigma * torch.sqrt(real.sum(1).double())
-    log_z, score = torch.empty_like(sigma), torch.empty_like(z)
-    small = spread <= SWITCH
-    if bool(small.all()):
-        return _cuts(z, sigma, real)
-    rows = small.nonzero()[:, 0]
-    if len(rows):
-        log_z[rows], score[rows] = _cuts(z[rows], sigma[rows], real[rows])
-    large = (~small).nonzero()[:, 0]
-    needed = torch.ceil(NODES * real.sum(1).double()[large] / spread[large])
-    low = 0.0
-    for high in GROUPS:
-        chosen = (needed > low) & (needed <= high)
-        low = high
-        rows = large[chosen]
-        if len(rows) == 0:
-            continue
-        largest = float(sigma[rows].max())
-        images = next((k for k, limit in IMAGES if largest <= limit), math.ceil(8 * largest))
-        nodes = int(needed[chosen].max())
-        log_z[rows], score[rows] = _trapezoid(z[rows], sigma[rows], real[rows], nodes, images)
-    return log_z, score
-
-
-def _normalise(logits: Tensor) -> tuple[Tensor, Tensor]:
-    """Logsumexp and softmax over axis 1 with one exponential."""
-    if logits.shape[1] == 0:
-        return torch.zeros_like(logits.sum(1)), logits
-    peak = logits.amax(1, keepdim=True)
-    weights = torch.exp(logits - peak)
-    total = weights.sum(1, keepdim=True)
-    return (peak + torch.log(total))[:, 0], weights.div_(total)
-
-
-def _cuts(z: Tensor, sigma: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
-    """Closed form over the n unwrappings that cut the circle between neighbours."""
-    width = z.shape[1]
-    n = real.sum(1).double().clamp(min=1)
-    keys = torch.remainder(z, 1.0).masked_fill(~real, 2.0)
-    sorted_z, order = torch.sort(keys, dim=1)
-    j = torch.arange(width, dtype=z.dtype, device=z.device)
-    present = j < n[:, None]
-    sorted_z = sorted_z * present
-    mean = sorted_z.sum(1) / n
-    c = (sorted_z - mean[:, None]) * present
-    power = (c * c).sum(1)
-    before = torch.cumsum(c, 1) - c
-    v = power[:, None] + 2 * before + j - j * j / n[:, None]
-    logits = (-0.5 * v / sigma[:, None] ** 2).masked_fill(~present, -math.inf)
-    log_sum, weights = _normalise(logits)
-    shifted = (1.0 - torch.cumsum(weights, 1)) * present
-    score = -(c + shifted - shifted.sum(1, keepdim=True) / n[:, None]) / sigma[:, None] ** 2
-    variance = 2 * math.pi * sigma**2
-    log_z = log_sum - 0.5 * n * torch.log(variance) + 0.5 * torch.log(variance / n)
-    unsorted = torch.empty_like(score).scatter_(1, order, score * present)
-    empty = real.sum(1) == 0
-    return log_z.masked_fill(empty, 0.0), unsorted
-
-
-def _trapezoid(
-    z: Tensor, sigma: Tensor, real: Tensor, nodes: int, images: int
-) -> tuple[Tensor, Tensor]:
-    """Periodic trapezoid over the shift, the wrapped normal summed over images |k| <= images.
-
-    Images are taken relative to the nearest one: exp(-k (k/2 +- d) / sigma^2), at most 1 for
-    |d| <= 1/2, so nothing overflows and no density underflows.
-    """
-    tau = torch.arange(nodes, dtype=z.dtype, device=z.device) / nodes
-    rate = (1.0 / sigma**2)[:, None]
-    d = z.T[..., None] - tau
-    d -= torch.round(d)
-    total, moment = torch.ones_like(d), torch.zeros_like(d)
-    for k in range(1, images + 1):
-        after = torch.add(d, 0.5 * k).mul_(-k * rate).exp_()
-        before = torch.sub(d, 0.5 * k).mul_(k * rate).exp_()
-        total += after
-        total += before
-        moment.add_(after.sub_(before), alpha=k)
-    moment.div_(total).add_(d)
-    log_density = total.log_().addcmul_(d, d * rate, value=-0.5)
-    logits = (log_density * real.T[..., None]).sum(0)
-    log_sum, weights = _normalise(logits)
-    mean = (moment.mul_(weights).sum(2) * -rate[:, 0]).T * real
-    norm = real.sum(1) * torch.log(sigma * math.sqrt(2 * math.pi))
-    return log_sum - math.log(nodes) - norm, mean
 
 
 @final
@@ -254,7 +179,8 @@ class TorusOrbit(OrbitEstimator):
 
     Notes
     -----
-    `info.ess` is the effective number of permutations; the shift has a continuum.
+    `info.ess` and `info.max_weight` are those of the listed permutations, None without any:
+    the shifts are a continuum.
     """
 
     group: type[Group] | None = TorusTranslation
@@ -291,4 +217,8 @@ class TorusOrbit(OrbitEstimator):
             permutation_mask=None if context is None else context.permutation_mask,
         )
         info = OrbitInfo(log_evidence=found.log_evidence)
+        if context is not None and context.permutations is not None:
+            info = info._replace(
+                ess=1.0 / (found.weights**2).sum(1), max_weight=found.weights.amax(1)
+            )
         return OrbitTarget(found.mean_score, info)

@@ -12,8 +12,13 @@ from torch import nn
 from orbitdiff.batch import Batch
 from orbitdiff.data.crystals import CrystalDataset
 from orbitdiff.groups.torus import TorusTranslation
-from orbitdiff.kernels import CosineVP, GaussianKernel, GeometricSigma, Parametrization
-from orbitdiff.kernels import WrappedNormalKernel
+from orbitdiff.kernels import (
+    CosineVP,
+    GaussianKernel,
+    GeometricSigma,
+    Parametrization,
+    WrappedNormalKernel,
+)
 from orbitdiff.kernels.wrapped_normal import score_power
 from orbitdiff.nn.cspnet import CSPNet, CSPNetConfig
 from orbitdiff.objective import DiffusedField, Objective

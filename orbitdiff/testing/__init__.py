@@ -1,1 +1,1 @@
-"""testing"""
+"""Contract tests that an extender inherits."""

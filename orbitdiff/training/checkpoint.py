@@ -19,7 +19,15 @@ from safetensors.torch import load_file, save_file
 from orbitdiff.errors import CheckpointError
 from orbitdiff.typing import Tensor
 
-__all__ = ["checkpoints", "file_sha256", "is_complete", "load_model", "load_trainer", "promote", "save"]
+__all__ = [
+    "checkpoints",
+    "file_sha256",
+    "is_complete",
+    "load_model",
+    "load_trainer",
+    "promote",
+    "save",
+]
 
 FORMAT_VERSION = 1
 

@@ -16,9 +16,9 @@ from torch import nn
 from orbitdiff.batch import Batch
 from orbitdiff.errors import BadInput, NonFiniteLoss
 from orbitdiff.objective import Loss, Objective
+from orbitdiff.seeding import epoch_order, stream
 from orbitdiff.training import checkpoint as store
 from orbitdiff.training.ema import moving_average
-from orbitdiff.seeding import epoch_order, stream
 from orbitdiff.training.worker import Worker
 from orbitdiff.typing import Tensor
 
@@ -167,8 +167,14 @@ def rows_of_worker(
 
 
 def optimiser_step(
-    model: nn.Module, optimiser: torch.optim.Optimizer, loss: Loss, batch: Batch, t: Tensor,
-    *, step: int, clip_norm: float,
+    model: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    loss: Loss,
+    batch: Batch,
+    t: Tensor,
+    *,
+    step: int,
+    clip_norm: float,
 ) -> float:
     """Backward and update; a non-finite loss raises with step, t and sample ids."""
     if not bool(torch.isfinite(loss.value)):
@@ -241,7 +247,8 @@ def train(
         task.num_train(), config, seed=seed, rank=worker.rank,
         world_size=worker.world_size, start=start,
     )  # fmt: skip
-    clock, seen, metrics = time.perf_counter(), 0, {"step": start}
+    clock, seen = time.perf_counter(), 0
+    metrics: dict[str, float] = {"step": start}
     sums: dict[str, float] = {}
     for step in range(start, config.steps):
         batch = task.train_batch(next(rows)).to(device)
@@ -249,9 +256,7 @@ def train(
         t = torch.rand(len(batch), generator=generator, device=device)
         for group in optimiser.param_groups:
             group["lr"] = learning_rate(config, step)
-        with torch.autocast(
-            device.type, torch.bfloat16, enabled=config.precision == "bfloat16"
-        ):
+        with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
             loss = task.objective(model, batch, t, generator=generator)
         norm = optimiser_step(
             model, optimiser, loss, batch, t, step=step, clip_norm=config.clip_norm
@@ -264,13 +269,13 @@ def train(
         for name, info in loss.info.items():
             if info.ess is not None:
                 figures[f"ess_{name}"] = float(info.ess.mean())
-        for name, value in figures.items():
-            sums[name] = sums.get(name, 0.0) + value
+        for name, figure in figures.items():
+            sums[name] = sums.get(name, 0.0) + figure
         done = step + 1
         last = done == config.steps
         if done % config.log_every == 0 or last:
             seconds = (time.perf_counter() - clock) / seen
-            metrics = {"step": done, **{name: value / seen for name, value in sums.items()}}
+            metrics = {"step": done, **{name: total / seen for name, total in sums.items()}}
             metrics["step_seconds"] = seconds
             if worker.rank == 0:
                 history.write({"kind": "train", **metrics})
@@ -298,10 +303,8 @@ def train(
                         "ema": ema.state_dict(),
                         "optimiser": optimiser.state_dict(),
                     }
-                    store.save(
-                        folder, ema.module.state_dict(), {**task.config(), "step": done, "seed": seed},
-                        trainer=trainer,
-                    )  # fmt: skip
+                    about = {**task.config(), "step": done, "seed": seed}
+                    store.save(folder, ema.module.state_dict(), about, trainer=trainer)
                 worker.report({**metrics, "step": done}, folder)
             clock, seen, sums = time.perf_counter(), 0, {}
     return {**metrics, "weights": {k: v.cpu() for k, v in ema.module.state_dict().items()}}

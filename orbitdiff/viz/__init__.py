@@ -1,1 +1,1 @@
-"""viz"""
+"""Pictures: static PNG and standalone HTML."""

@@ -114,7 +114,7 @@ def cells_html(pairs: Sequence[tuple[str, Crystal, Crystal]]) -> str:
         elements = list(dict.fromkeys(int(number) for number in reference.atom_types))
         for row, crystal in enumerate((reference, generated), start=1):
             lines = np.concatenate(
-                [np.vstack([edge, [[None] * 3]]) for edge in _edges(crystal.lattice)]
+                [np.vstack([edge, np.full((1, 3), np.nan)]) for edge in _edges(crystal.lattice)]
             )
             figure.add_trace(
                 go.Scatter3d(

@@ -1,18 +1,82 @@
-"""Static figures: validation distance against steps and by noise level."""
+"""Static figures: validation distance by steps and noise level, ESS, calls of the network."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["COLOURS", "distance_by_level", "learning_curves"]
+import numpy as np
 
-COLOURS = ("#4C72B0", "#DD8452", "#55A868", "#C44E52", "#8172B3", "#937860")
+from orbitdiff.errors import BadInput
+from orbitdiff.viz.style import arm_colour, arm_label, figure_file, plain_axes
+
+__all__ = ["calls_curve", "distance_by_level", "ess_by_level", "learning_curves"]
 
 History = Sequence[Mapping[str, Any]]
+DISTANCE = "mean-square distance to the exact\ntranslation × permutation target"
 
 
-def learning_curves(arms: Mapping[str, Sequence[History]], path: Path) -> None:
-    """Draw the validation distance of each arm against steps, one thin line per seed.
+def canvas(*, width: float = 7.6, height: float = 4.3) -> tuple[Any, Any]:
+    """Make a figure with one pair of axes."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(width, height), constrained_layout=True)
+    plain_axes(axes)
+    return figure, axes
+
+
+def validations(history: History) -> list[Mapping[str, Any]]:
+    """Validation records with a distance."""
+    return [row for row in history if row.get("kind") == "validation" and "distance_mean" in row]
+
+
+def empty(axes: Any, text: str) -> None:
+    """Say why a figure shows nothing."""
+    axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", color="#888888")
+
+
+def learning_curves(arms: Mapping[str, Sequence[History]], path: Path) -> Path:
+    """Draw the validation distance against steps: thin lines per seed, thick their mean.
+
+    Parameters
+    ----------
+    arms : mapping of estimator to the histories of its seeds
+        Arms without a validation record are left out.
+    path : Path
+        PNG.
+    """
+    figure, axes = canvas()
+    drawn = False
+    for name, histories in arms.items():
+        lines = [validations(history) for history in histories]
+        lines = [line for line in lines if line]
+        if not lines:
+            continue
+        drawn = True
+        tone, label = arm_colour(name), arm_label(name)
+        for line in lines:
+            axes.plot([row["step"] for row in line], [row["distance_mean"] for row in line],
+                      color=tone, lw=0.9, alpha=0.45)  # fmt: skip
+        shared = sorted(set.intersection(*({row["step"] for row in line} for line in lines)))
+        tables = [{row["step"]: row["distance_mean"] for row in line} for line in lines]
+        means = [float(np.mean([table[step] for table in tables])) for step in shared]
+        many = f" ({len(lines)} seeds)" if len(lines) > 1 else " (1 seed)"
+        axes.plot(shared, means, color=tone, lw=2.2, label=label + many,
+                  marker="o" if len(shared) < 3 else None)  # fmt: skip
+    axes.set_xlabel("training steps")
+    axes.set_ylabel(DISTANCE)
+    if drawn:
+        axes.set_yscale("log")
+        axes.legend(frameon=False)
+    else:
+        empty(axes, "no run has a validation record")
+    return figure_file(figure, path)
+
+
+def distance_by_level(arms: Mapping[str, Sequence[History]], path: Path) -> Path:
+    """Draw the last validation distance against the noise level, bars from min to max of seeds.
 
     Parameters
     ----------
@@ -20,59 +84,106 @@ def learning_curves(arms: Mapping[str, Sequence[History]], path: Path) -> None:
     path : Path
         PNG.
     """
-    import matplotlib
+    figure, axes = canvas()
+    known = {
+        name: [validations(history)[-1]["distance"] for history in histories if
+               validations(history) and validations(history)[-1].get("distance")]
+        for name, histories in arms.items()
+    }  # fmt: skip
+    known = {name: finals for name, finals in known.items() if finals}
+    for index, (name, finals) in enumerate(known.items()):
+        levels = sorted(set.intersection(*(set(final) for final in finals)), key=float)
+        values = np.array([[final[level] for level in levels] for final in finals])
+        x = np.array([float(level) for level in levels]) * 1.025 ** (index - len(known) / 2)
+        centre = values.mean(0)
+        bars = np.stack([centre - values.min(0), values.max(0) - centre])
+        axes.errorbar(x, centre, yerr=bars if len(finals) > 1 else None, fmt="o-", ms=4.5, lw=1.6,
+                      capsize=2.5, color=arm_colour(name), label=arm_label(name))  # fmt: skip
+    axes.set_xlabel("noise level σ of the fractional coordinates (fractions of a period)")
+    axes.set_ylabel(DISTANCE)
+    if known:
+        log_levels(axes, sorted({float(level) for finals in known.values() for level in finals[0]}))
+        axes.set_yscale("log")
+        axes.legend(frameon=False)
+    else:
+        empty(axes, "no run has a validation record by noise level")
+    return figure_file(figure, path)
 
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
 
-    figure, axis = plt.subplots(figsize=(7, 4.2), constrained_layout=True)
-    for colour, (name, histories) in zip(COLOURS, arms.items(), strict=False):
-        for index, history in enumerate(histories):
-            rows = [row for row in history if row["kind"] == "validation"]
-            axis.plot(
-                [row["step"] for row in rows],
-                [row["distance_mean"] for row in rows],
-                color=colour,
-                linewidth=1.3,
-                alpha=0.8,
-                label=name if index == 0 else None,
-            )
-    axis.set_yscale("log")
-    axis.set_xlabel("training steps")
-    axis.set_ylabel("squared distance to the exact orbit target")
-    axis.grid(alpha=0.3, which="both")
-    axis.legend(frameon=False, title="estimator")
-    figure.savefig(path, dpi=130)
-    plt.close(figure)
-
-
-def distance_by_level(arms: Mapping[str, Sequence[History]], path: Path) -> None:
-    """Draw the last validation distance of each arm against the noise level.
+def ess_by_level(arms: Mapping[str, Mapping[str, Any]], path: Path) -> Path:
+    """Draw the effective sample size of sampled estimators against the noise level.
 
     Parameters
     ----------
-    arms : mapping of estimator to the histories of its seeds
+    arms : mapping of estimator to {"num_samples": K, "ess": {sigma: mean over crystals}}
     path : Path
         PNG.
+
+    Raises
+    ------
+    BadInput
+        No arm.
     """
-    import matplotlib
+    if not arms:
+        raise BadInput("expected at least one sampled estimator, got none")
+    figure, axes = canvas()
+    levels = sorted({float(level) for arm in arms.values() for level in arm["ess"]})
+    for name, arm in arms.items():
+        pairs = sorted((float(level), value) for level, value in arm["ess"].items())
+        axes.plot(*zip(*pairs, strict=True), "o-", ms=4.5, lw=1.8, color=arm_colour(name),
+                  label=f"{arm_label(name)}, K = {arm['num_samples']}")  # fmt: skip
+    for count in sorted({int(arm["num_samples"]) for arm in arms.values()}):
+        axes.axhline(count, color="#bbbbbb", lw=1, ls="--")
+        axes.annotate(f"K = {count}", (levels[0], count), xytext=(0, 3),
+                      textcoords="offset points", fontsize=8, color="#888888")  # fmt: skip
+    log_levels(axes, levels)
+    axes.set_yscale("log")
+    axes.set_xlabel("noise level σ of the fractional coordinates (fractions of a period)")
+    axes.set_ylabel("effective sample size 1 / Σ w²")
+    axes.legend(frameon=False)
+    return figure_file(figure, path)
 
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
 
-    figure, axis = plt.subplots(figsize=(7, 4.2), constrained_layout=True)
-    for colour, (name, histories) in zip(COLOURS, arms.items(), strict=False):
-        for index, history in enumerate(histories):
-            last = [row for row in history if row["kind"] == "validation"][-1]["distance"]
-            levels = sorted(float(level) for level in last)
-            values = [last[f"{level:g}"] for level in levels]
-            label = name if index == 0 else None
-            axis.plot(levels, values, "o-", color=colour, alpha=0.8, markersize=4, label=label)
-    axis.set_xscale("log")
-    axis.set_yscale("log")
-    axis.set_xlabel("noise level sigma (fractional units)")
-    axis.set_ylabel("squared distance to the exact orbit target")
-    axis.grid(alpha=0.3, which="both")
-    axis.legend(frameon=False, title="estimator")
-    figure.savefig(path, dpi=130)
-    plt.close(figure)
+def calls_curve(points: Sequence[Mapping[str, Any]], path: Path) -> Path:
+    """Draw the match rate against the number of network calls, a line per estimator and sampler.
+
+    Parameters
+    ----------
+    points : sequence of {"estimator", "sampler", "calls", "match_rate"}
+    path : Path
+        PNG.
+
+    Raises
+    ------
+    BadInput
+        No point.
+    """
+    if not points:
+        raise BadInput("expected at least one sampler setting, got none")
+    figure, axes = canvas()
+    lines: dict[tuple[str, str], list[tuple[int, float]]] = {}
+    for point in points:
+        key = (str(point["estimator"]), str(point["sampler"]))
+        lines.setdefault(key, []).append((int(point["calls"]), float(point["match_rate"])))
+    samplers = list(dict.fromkeys(sampler for _, sampler in lines))
+    for (name, sampler), line in lines.items():
+        style = ("-", "--", ":", "-.")[samplers.index(sampler) % 4]
+        axes.plot(*zip(*sorted(line), strict=True), style, marker="o", ms=5, lw=1.8,
+                  color=arm_colour(name), label=f"{arm_label(name)}, {sampler}")  # fmt: skip
+    axes.set_xscale("log")
+    axes.set_xlabel("network calls per structure")
+    axes.set_ylabel("match rate (rule: all)")
+    axes.set_ylim(bottom=0)
+    axes.legend(frameon=False)
+    return figure_file(figure, path)
+
+
+def log_levels(axes: Any, levels: Sequence[float]) -> None:
+    """Logarithmic axis of noise levels with a tick at each, thinned where they crowd."""
+    axes.set_xscale("log")
+    shown: list[float] = []
+    for level in levels:
+        if not shown or level / shown[-1] > 1.25:
+            shown.append(level)
+    axes.set_xticks(shown, [f"{level:g}" for level in shown])
+    axes.set_xticks([], minor=True)

@@ -121,9 +121,7 @@ def align(generated: Crystal, reference: Crystal) -> Crystal:
     return replace(generated, frac=(generated.frac + goal - start) % 1.0)
 
 
-def in_frame(
-    lattice: NDArray[np.float64], onto: NDArray[np.float64]
-) -> NDArray[np.float64]:
+def in_frame(lattice: NDArray[np.float64], onto: NDArray[np.float64]) -> NDArray[np.float64]:
     """Rotate a lattice (reflections allowed) as near as possible to another: Kabsch on rows."""
     u, _, vt = np.linalg.svd(lattice.T @ onto)
     return np.asarray(lattice @ (u @ vt), dtype=np.float64)

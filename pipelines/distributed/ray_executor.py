@@ -135,12 +135,17 @@ class RayExecutor:
                 f"train.num_workers = {num_workers} but Ray has {cpus} CPUs; "
                 f"use --set train.num_workers={cpus} or add nodes"
             )
-        from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
-        from ray.train import WorkerGroupError
+        from ray.train import (
+            CheckpointConfig,
+            FailureConfig,
+            RunConfig,
+            ScalingConfig,
+            WorkerGroupError,
+        )
         from ray.train.torch import TorchConfig, TorchTrainer
 
         trainer = TorchTrainer(
-            _on_worker,
+            _on_worker,  # type: ignore[arg-type]
             train_loop_config={"loop": loop, "config": config, "cwd": str(Path.cwd())},
             torch_config=TorchConfig(backend="nccl" if torch.cuda.is_available() else "gloo"),
             scaling_config=ScalingConfig(
@@ -160,7 +165,9 @@ class RayExecutor:
         except WorkerGroupError as error:
             causes = [str(cause) for cause in error.worker_failures.values()]
             raise OrbitDiffError(f"training failed: {causes[0] if causes else error}") from error
-        returned: dict[str, Any] = result.return_value or dict(result.metrics or {})
+        returned: dict[str, Any] = getattr(result, "return_value", None) or dict(
+            result.metrics or {}
+        )
         return returned
 
 

@@ -7,7 +7,7 @@ from typing import Any, Protocol, TypeVar, final, runtime_checkable
 
 from orbitdiff.training.worker import LocalWorker, Worker
 
-__all__ = ["Executor", "Loop", "LocalExecutor", "NullTracker", "TrackedRun", "Tracker"]
+__all__ = ["Executor", "LocalExecutor", "Loop", "NullTracker", "TrackedRun", "Tracker"]
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

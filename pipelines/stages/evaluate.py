@@ -13,8 +13,15 @@ from orbitdiff.data.crystals import Crystal, CrystalDataset, Rejected, parse_cry
 from orbitdiff.data.tables import read_cif_rows
 from orbitdiff.errors import BadInput
 from orbitdiff.export import read_samples, write_atomically
-from orbitdiff.metrics.crystals import Judged, Pair, Tolerances, aggregate, chunks, judge_chunk
-from orbitdiff.metrics.crystals import metre
+from orbitdiff.metrics.crystals import (
+    Judged,
+    Pair,
+    Tolerances,
+    aggregate,
+    chunks,
+    judge_chunk,
+    metre,
+)
 from pipelines.stages.base import Executor, Tracker
 
 __all__ = ["evaluate_files", "judge_pairs", "run"]
@@ -83,9 +90,7 @@ def run(
     samples = read_samples(inputs["samples"] / "samples.parquet")
     if not samples:
         raise BadInput(f"{inputs['samples']} holds no sample; run the sample stage again")
-    pairs = [
-        Pair(name, k, crystal, references[name], tolerances) for name, k, crystal in samples
-    ]
+    pairs = [Pair(name, k, crystal, references[name], tolerances) for name, k, crystal in samples]
     metrics, judged = summarise(pairs, executor)
     about = json.loads((inputs["samples"] / "sampling.json").read_text())
     metrics["sampler"] = {name: about[name] for name in ("sampler", "steps", "calls", "seconds")}

@@ -75,7 +75,9 @@ def run(
     data, model = inputs["data"].absolute(), outputs["model"].absolute()
     manifest = data / "manifest.json"
     if not manifest.is_file():
-        raise BadInput(f"expected prepared data with manifest.json in {inputs['data']}; run prepare")
+        raise BadInput(
+            f"expected prepared data with manifest.json in {inputs['data']}; run prepare"
+        )
     running = outputs.get("running", Path(".runs") / params.run_name).absolute()
     about = {
         "data_manifest_sha256": store.file_sha256(manifest),

@@ -3,9 +3,14 @@ import torch
 
 from orbitdiff.errors import BadInput, IncompatibleKernel
 from orbitdiff.groups import Sign, TorusTranslation
-from orbitdiff.kernels import GaussianKernel, GeometricSigma, LinearSigma, Parametrization
-from orbitdiff.kernels import WrappedNormalKernel
-from orbitdiff.orbit import PUBLISHED, EstimatorSpec, build_estimator, importance
+from orbitdiff.kernels import (
+    GaussianKernel,
+    GeometricSigma,
+    LinearSigma,
+    Parametrization,
+    WrappedNormalKernel,
+)
+from orbitdiff.orbit import PUBLISHED, EstimatorSpec, Haar, ImportanceOrbit, build_estimator
 
 KERNEL = WrappedNormalKernel(GeometricSigma())
 
@@ -92,18 +97,39 @@ def test_without_the_true_element_it_is_worse_than_plain_at_small_noise():
     assert error > 10 * plain
 
 
-def test_memory_is_bounded_and_chunks_change_nothing(monkeypatch):
-    x_t, x_0, t = problem(0.8, batch=4)
-    whole = build(kind="isir", num_samples=64, spread=2.0)
-    monkeypatch.setattr(importance, "ELEMENTS_PER_CHUNK", 10**9)
-    value = whole(x_t, x_0, t, generator=torch.Generator().manual_seed(0))
-    monkeypatch.setattr(importance, "ELEMENTS_PER_CHUNK", 7 * x_0.numel())
-    parts = whole(x_t, x_0, t, generator=torch.Generator().manual_seed(0))
-    assert value.value.shape == parts.value.shape
-    exact = build(kind="torus")(x_t, x_0, t).value
-    first, second = ((found.value - exact).square().mean() for found in (value, parts))
-    assert 0.25 < float(first / second) < 4.0
-    assert torch.all(parts.info.ess > 1)
+class Recorder:
+    """Haar proposal that records how many elements are drawn at once."""
+
+    independent = True
+
+    def __init__(self):
+        self.inner, self.sizes = Haar(TorusTranslation()), []
+
+    def draw(self, num, *args, generator):
+        self.sizes.append(num)
+        return self.inner.draw(num, *args, generator=generator)
+
+    def log_density_of_identity(self, *args):
+        return self.inner.log_density_of_identity(*args)
+
+
+def test_chunks_are_bounded_and_streaming_equals_one_pass():
+    """Chunks of whole-torus draws continue one random stream, so the result is the same."""
+    x_t, x_0, t = problem(0.8, batch=1)
+    found, sizes = [], []
+    for chunk in (10**9, 7 * x_0.numel(), 1):
+        proposal = Recorder()
+        estimator = ImportanceOrbit(
+            KERNEL, TorusTranslation(), proposal, parametrization=Parametrization.SCORE,
+            num_samples=64, per_axis=True, chunk=chunk,
+        )  # fmt: skip
+        found.append(estimator(x_t, x_0, t, generator=torch.Generator().manual_seed(0)))
+        sizes.append(max(proposal.sizes))
+    assert sizes == [63, 7, 1]
+    for parts in found[1:]:
+        assert torch.allclose(parts.value, found[0].value, rtol=1e-9, atol=1e-9)
+        for one, other in zip(parts.info, found[0].info, strict=True):
+            assert torch.allclose(one, other, rtol=1e-9)
 
 
 def test_log_evidence_agrees_with_the_exact_one():
@@ -123,6 +149,7 @@ def test_published_bundles():
     "settings",
     [
         {"kind": "isir", "num_samples": 0},
+        {"kind": "isir", "spread": 0.0},
         {"kind": "importance", "temperature": 0.0},
         {"kind": "importance", "proposal": "laplace"},
         {"kind": "nothing"},

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from orbitdiff.errors import BadInput, IncompatibleKernel
 from orbitdiff.kernels import CosineVP, GaussianKernel, Parametrization
 from orbitdiff.orbit import TorusOrbit, torus_posterior
-from orbitdiff.orbit.torus import _cuts, _trapezoid
+from orbitdiff.orbit.circle import cuts, trapezoid
 
 
 def draw(batch, count, sigma, seed=0):
@@ -24,8 +24,8 @@ def test_cuts_equal_trapezoid_at_the_switch_for_any_x_t(n, seed):
     z = torch.rand(4, n, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     sigma = torch.full((4,), 0.13 / math.sqrt(n), dtype=torch.float64)
     real = torch.ones(4, n, dtype=torch.bool)
-    cut = _cuts(z, sigma, real)
-    smooth = _trapezoid(z, sigma, real, 40 * n, 6)
+    cut = cuts(z, sigma, real)
+    smooth = trapezoid(z, sigma, real, 40 * n, 6)
     assert torch.allclose(cut[0], smooth[0], atol=1e-9)
     assert torch.allclose(cut[1] * sigma[:, None], smooth[1] * sigma[:, None], atol=1e-9)
 
@@ -39,7 +39,7 @@ def test_against_dense_quadrature(n, sigma, seed):
     z = (f_t - f_0).transpose(1, 2).reshape(-1, n)
     scale = torch.full((6,), sigma, dtype=torch.float64)
     nodes = int(3 * math.sqrt(n) / sigma) + 50
-    _, score = _trapezoid(z, scale, torch.ones(6, n, dtype=torch.bool), nodes, 8)
+    _, score = trapezoid(z, scale, torch.ones(6, n, dtype=torch.bool), nodes, 8)
     expected = score.reshape(2, 3, n).transpose(1, 2)
     assert (found.mean_score - expected).abs().max() * sigma < 1e-9
 

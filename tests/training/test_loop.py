@@ -125,7 +125,9 @@ def test_every_row_comes_once_per_epoch():
     assert sorted(drawn[10:].tolist()) == list(range(10))
 
 
-@pytest.mark.parametrize(("name", "value"), [("steps", 0), ("precision", "half"), ("num_workers", 9)])
+@pytest.mark.parametrize(
+    ("name", "value"), [("steps", 0), ("precision", "half"), ("num_workers", 9)]
+)
 def test_bad_numbers_are_refused(name, value):
     numbers = {"steps": 1, "batch_size": 4, name: value}
     with pytest.raises(BadInput, match=name):
