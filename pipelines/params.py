@@ -2,6 +2,7 @@
 
 import dataclasses
 import subprocess
+import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,6 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from orbitdiff.errors import BadInput
 from orbitdiff.orbit.base import EstimatorSpec
+from orbitdiff.orbit.registry import KINDS
 from orbitdiff.tasks.base import CONFIGS, config_type
 
 __all__ = ["Params", "RunParams", "load"]
@@ -110,6 +112,9 @@ class Params:
         BadInput
             Unknown task, preset or key, wrong type, value out of range.
         """
+        if not isinstance(self.raw.get(task), Mapping):
+            known = sorted(set(CONFIGS) & set(self.raw))
+            raise BadInput(f"expected a task of params.yaml among {known}, got {task!r}")
         kind = config_type(task)
         if preset not in self.raw.get(task, {}):
             raise BadInput(
@@ -123,7 +128,7 @@ class Params:
         except ValidationError as error:
             lines = [
                 f"{task}.{preset}.{'.'.join(map(str, part['loc']))}: {part['msg']} "
-                f"(got {part['input']!r})"
+                f"(got {part['input']!r}){_what_exists(kind, part)}"
                 for part in error.errors()
             ]
             raise BadInput("params.yaml is not valid:\n  " + "\n  ".join(lines)) from error
@@ -142,10 +147,18 @@ class Params:
         settings = self.settings(task, preset, changes=changes)
         run = RunParams(task, preset, dataset, estimator, seed, settings)
         spec = run.estimator_spec
+        if spec.kind not in KINDS:
+            raise BadInput(
+                f"expected estimators.{estimator}.kind among {list(KINDS)}, got {spec.kind!r}"
+            )
         if spec.num_samples < 1:
-            raise BadInput(f"estimators.{estimator}.num_samples must be at least 1")
+            raise BadInput(
+                f"estimators.{estimator}.num_samples must be at least 1, got {spec.num_samples}"
+            )
         if not spec.temperature > 0:
-            raise BadInput(f"estimators.{estimator}.temperature must be positive")
+            raise BadInput(
+                f"estimators.{estimator}.temperature must be positive, got {spec.temperature}"
+            )
         return run
 
 
@@ -181,7 +194,22 @@ def _apply(section: dict[str, Any], change: str) -> None:
         place = place[name]
     if not parents and last not in place:
         raise BadInput(f"--set {change}: no key {last!r}; expected among {sorted(place)}")
-    place[last] = yaml.safe_load(text)
+    try:
+        place[last] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise BadInput(f"--set {change}: {text!r} is not a YAML value") from error
+
+
+def _what_exists(kind: Any, part: Mapping[str, Any]) -> str:
+    """Name the keys of the section that a refused key stands in."""
+    if part["type"] not in ("unexpected_keyword_argument", "extra_forbidden"):
+        return ""
+    for name in part["loc"][:-1]:
+        if dataclasses.is_dataclass(kind):
+            kind = typing.get_type_hints(kind)[name]
+        else:
+            kind = typing.get_args(kind)[-1]
+    return f"; expected among {sorted(field.name for field in dataclasses.fields(kind))}"
 
 
 def _flatten(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -72,7 +72,21 @@ def _normalise(logits: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def cuts(z: Tensor, sigma: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
-    """Closed form over the n unwrappings that cut the circle between neighbours."""
+    """Return log Z and the mean score in closed form, for sigma at most 0.13 / sqrt(n).
+
+    Only the n unwrappings count that cut the circle between neighbours of the sorted z.
+
+    Parameters
+    ----------
+    z : (R, N)
+    sigma : (R,)
+    real : (R, N) bool
+
+    Returns
+    -------
+    tuple of tensors
+        (R,) and (R, N).
+    """
     width = z.shape[1]
     n = real.sum(1).double().clamp(min=1)
     keys = torch.remainder(z, 1.0).masked_fill(~real, 2.0)
@@ -99,10 +113,20 @@ def cuts(z: Tensor, sigma: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
 def trapezoid(
     z: Tensor, sigma: Tensor, real: Tensor, nodes: int, images: int
 ) -> tuple[Tensor, Tensor]:
-    """Periodic trapezoid over the shift, the wrapped normal summed over images |k| <= images.
+    """Return log Z and the mean score by the periodic trapezoid over the shift.
 
     Images are taken relative to the nearest one: exp(-k (k/2 +- d) / sigma^2), at most 1 for
     |d| <= 1/2, so nothing overflows and no density underflows.
+
+    Parameters
+    ----------
+    z : (R, N)
+    sigma : (R,)
+    real : (R, N) bool
+    nodes : int
+        M; the relative error of Z is at most 2 exp(-2 pi^2 M^2 sigma^2 / n).
+    images : int
+        The wrapped normal is summed over |k| <= images.
     """
     tau = torch.arange(nodes, dtype=z.dtype, device=z.device) / nodes
     rate = (1.0 / sigma**2)[:, None]

@@ -1,7 +1,7 @@
 """Sampled orbit means: self-normalised importance sampling, and i-SIR (unbiased for every K)."""
 
 import math
-from typing import final
+from typing import NamedTuple, final
 
 import torch
 
@@ -17,6 +17,35 @@ __all__ = ["ImportanceOrbit"]
 ELEMENTS_PER_CHUNK = 2**18
 """Coordinates of group images evaluated at once, whatever K; a chunk's largest tensors hold
 nine times as many numbers (the images of the wrapped normal)."""
+
+
+class _Sums(NamedTuple):
+    """Sums over samples relative to exp(peak), all (B, A) but `value` (B, N, D)."""
+
+    peak: Tensor
+    total: Tensor
+    square: Tensor
+    value: Tensor
+
+    @classmethod
+    def of(cls, log_w: Tensor, target: Tensor) -> "_Sums":
+        """Sums of one chunk: log weights (B, K, A), targets (B, K, N, D)."""
+        peak = log_w.amax(1)
+        scaled = torch.exp(log_w - peak[:, None])
+        value = (scaled[:, :, None].to(target.dtype) * target).sum(1)
+        return cls(peak, scaled.sum(1), (scaled**2).sum(1), value)
+
+    def merged(self, other: "_Sums") -> "_Sums":
+        """Sums of both."""
+        peak = torch.maximum(self.peak, other.peak)
+        own, new = torch.exp(self.peak - peak), torch.exp(other.peak - peak)
+        own_value, new_value = own[:, None].to(self.value), new[:, None].to(self.value)
+        return _Sums(
+            peak,
+            self.total * own + other.total * new,
+            self.square * own**2 + other.square * new**2,
+            self.value * own_value + other.value * new_value,
+        )
 
 
 @final
@@ -106,35 +135,22 @@ class ImportanceOrbit(OrbitEstimator):
         """Return the weighted mean, ESS (of the worst axis), log evidence, largest weight."""
         real = torch.ones_like(x_0[..., 0], dtype=torch.bool) if mask is None else mask
         size = max(1, self.chunk // max(1, x_0.numel()))
-        top = total = square = value = None
+        sums: _Sums | None = None
         done = 0
         while done < self.num_samples:
             num = min(size, self.num_samples - done)
             with_true = self.include_true and done == 0
             log_w, target = self._draw(x_t, x_0, t, real, num, with_true, generator)
+            part = _Sums.of(log_w, target)
+            sums = part if sums is None else sums.merged(part)
             done += num
-            peak = log_w.amax(1) if top is None else torch.maximum(top, log_w.amax(1))
-            scaled = torch.exp(log_w - peak[:, None])
-            if top is None or total is None or square is None or value is None:
-                total, square = scaled.sum(1), (scaled**2).sum(1)
-                value = (scaled[:, :, None].to(target.dtype) * target).sum(1)
-            else:
-                decay = torch.exp(top - peak)
-                total = total * decay + scaled.sum(1)
-                square = square * decay**2 + (scaled**2).sum(1)
-                value = value * decay[:, None].to(value.dtype)
-                value = value + (scaled[:, :, None].to(target.dtype) * target).sum(1)
-            top = peak
-        assert top is not None
-        assert total is not None
-        assert square is not None
-        assert value is not None
-        value = value / total[:, None].to(value.dtype) * real[..., None]
-        evidence = top + torch.log(total) - math.log(self.num_samples)
+        assert sums is not None  # num_samples is at least 1
+        value = sums.value / sums.total[:, None].to(sums.value.dtype) * real[..., None]
+        evidence = sums.peak + torch.log(sums.total) - math.log(self.num_samples)
         info = OrbitInfo(
-            ess=(total**2 / square).amin(1),
+            ess=(sums.total**2 / sums.square).amin(1),
             log_evidence=evidence.sum(1) if self.temperature == 1.0 else None,
-            max_weight=(1.0 / total).amax(1),
+            max_weight=(1.0 / sums.total).amax(1),
         )
         return OrbitTarget(value, info)
 

@@ -1,17 +1,19 @@
 """Static picture: true and generated cells side by side, drawn in depth order."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from orbitdiff.data.crystals import Crystal
 from orbitdiff.errors import BadInput
 from orbitdiff.viz.scene import Comparison, Scene, align, colour, make_scene, radius, symbol
 from orbitdiff.viz.style import INK, MATCH, MISS, figure_file
 
-__all__ = ["draw_comparisons"]
+__all__ = ["draw_comparisons", "draw_message"]
 
 COLUMNS = 4
 PIECES = 8
@@ -56,10 +58,10 @@ def draw_comparisons(comparisons: Sequence[Comparison], path: Path) -> Path:
 
     columns = min(COLUMNS, len(comparisons))
     rows = -(-len(comparisons) // columns)
-    figure = plt.figure(figsize=(3.5 * columns, 2.75 * rows), layout=None)
+    figure = plt.figure(figsize=(3.5 * columns, 2.5 * rows), layout=None)
     grid = figure.add_gridspec(
-        rows, columns, left=0.01, right=0.99, top=1 - 0.08 / rows, bottom=0.02 / rows,
-        wspace=0.08, hspace=0.24,
+        rows, columns, left=0.01, right=0.99, top=1 - 0.1 / rows, bottom=0.02 / rows,
+        wspace=0.08, hspace=0.22,
     )  # fmt: skip
     for index, comparison in enumerate(comparisons):
         cell = grid[index // columns, index % columns]
@@ -69,7 +71,7 @@ def draw_comparisons(comparisons: Sequence[Comparison], path: Path) -> Path:
 
 def draw_pair(figure: Any, place: Any, comparison: Comparison) -> None:
     """Draw one pair into a cell of the grid, with formula, verdict and elements."""
-    inner = place.subgridspec(2, 2, height_ratios=[1, 0.11], wspace=0.02, hspace=0.02)
+    inner = place.subgridspec(2, 2, height_ratios=[1, 0.2], wspace=0.02, hspace=0.0)
     truth = make_scene(comparison.reference)
     made = make_scene(align(comparison.generated, comparison.reference))
     reach = max(extent(truth), extent(made))
@@ -94,14 +96,14 @@ def draw_pair(figure: Any, place: Any, comparison: Comparison) -> None:
                    markersize=7, label=symbol(z))[0]
         for z in numbers
     ]  # fmt: skip
-    below.legend(handles=handles, loc="center", ncols=len(handles), frameon=False,
+    below.legend(handles=handles, loc="lower center", ncols=len(handles), frameon=False,
                  handletextpad=0.05, columnspacing=0.9, fontsize=8.5)  # fmt: skip
 
 
 def extent(scene: Scene) -> float:
     """Half the width of the square that shows a scene."""
     points = np.concatenate([scene.edges.reshape(-1, 3), scene.positions]) @ camera().T
-    return float(np.abs(points[:, :2]).max()) + 0.7
+    return float(np.abs(points[:, :2]).max()) + 0.8
 
 
 def draw_scene(axes: Any, scene: Scene, reach: float) -> None:
@@ -119,7 +121,7 @@ def draw_scene(axes: Any, scene: Scene, reach: float) -> None:
     parts = np.linspace(0, 1, PIECES + 1)
     for start, end in scene.edges @ view.T:
         points = start + parts[:, None] * (end - start)
-        for first, second in zip(points[:-1], points[1:], strict=True):
+        for first, second in pairwise(points):
             middle = float(first[2] + second[2]) / 2
             grey = 0.25 + 1.1 * fade(middle)
             axes.plot([first[0], second[0]], [first[1], second[1]], color=(grey,) * 3, lw=1.0,
@@ -143,10 +145,22 @@ def draw_scene(axes: Any, scene: Scene, reach: float) -> None:
     axes.axis("off")
 
 
-def formula(comparison_reference: Any) -> str:
+def formula(crystal: Crystal) -> str:
     """Formula of one cell with subscripts, elements in order of the periodic table."""
-    numbers, counts = np.unique(comparison_reference.atom_types, return_counts=True)
+    numbers, counts = np.unique(crystal.atom_types, return_counts=True)
     parts = [
         symbol(z) + (f"$_{{{n}}}$" if n > 1 else "") for z, n in zip(numbers, counts, strict=True)
     ]
     return "".join(parts)
+
+
+def draw_message(text: str, path: Path) -> Path:
+    """Write a figure that only says why there is no picture."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure = plt.figure(figsize=(7, 1.4))
+    figure.text(0.5, 0.5, text, ha="center", va="center", color="#888888")
+    return figure_file(figure, path)

@@ -68,7 +68,7 @@ def learning_curves(arms: Mapping[str, Sequence[History]], path: Path) -> Path:
     axes.set_xlabel("training steps")
     axes.set_ylabel(DISTANCE)
     if drawn:
-        axes.set_yscale("log")
+        log_values(axes)
         axes.legend(frameon=False)
     else:
         empty(axes, "no run has a validation record")
@@ -103,7 +103,7 @@ def distance_by_level(arms: Mapping[str, Sequence[History]], path: Path) -> Path
     axes.set_ylabel(DISTANCE)
     if known:
         log_levels(axes, sorted({float(level) for finals in known.values() for level in finals[0]}))
-        axes.set_yscale("log")
+        log_values(axes)
         axes.legend(frameon=False)
     else:
         empty(axes, "no run has a validation record by noise level")
@@ -137,7 +137,8 @@ def ess_by_level(arms: Mapping[str, Mapping[str, Any]], path: Path) -> Path:
         axes.annotate(f"K = {count}", (levels[0], count), xytext=(0, 3),
                       textcoords="offset points", fontsize=8, color="#888888")  # fmt: skip
     log_levels(axes, levels)
-    axes.set_yscale("log")
+    log_values(axes)
+    axes.set_ylim(bottom=1)
     axes.set_xlabel("noise level σ of the fractional coordinates (fractions of a period)")
     axes.set_ylabel("effective sample size 1 / Σ w²")
     axes.legend(frameon=False)
@@ -171,6 +172,7 @@ def calls_curve(points: Sequence[Mapping[str, Any]], path: Path) -> Path:
         axes.plot(*zip(*sorted(line), strict=True), style, marker="o", ms=5, lw=1.8,
                   color=arm_colour(name), label=f"{arm_label(name)}, {sampler}")  # fmt: skip
     axes.set_xscale("log")
+    axes.xaxis.set_major_formatter("{x:g}")
     axes.set_xlabel("network calls per structure")
     axes.set_ylabel("match rate (rule: all)")
     axes.set_ylim(bottom=0)
@@ -187,3 +189,13 @@ def log_levels(axes: Any, levels: Sequence[float]) -> None:
             shown.append(level)
     axes.set_xticks(shown, [f"{level:g}" for level in shown])
     axes.set_xticks([], minor=True)
+
+
+def log_values(axes: Any) -> None:
+    """Logarithmic vertical axis with plain numbers at 1, 2, 3, 5 of each decade."""
+    from matplotlib.ticker import LogLocator, NullLocator
+
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 3.0, 5.0)))
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_locator(NullLocator())

@@ -1,6 +1,7 @@
 """Standalone interactive view: true and generated cells in two linked plotly scenes."""
 
 from collections.abc import Sequence
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from orbitdiff.errors import BadInput, MissingExtra
 from orbitdiff.export import write_atomically
 from orbitdiff.viz.scene import Comparison, Scene, align, colour, make_scene, radius, symbol
 
-__all__ = ["write_interactive"]
+__all__ = ["interactive_fragment", "write_interactive"]
 
 PIXELS_PER_ANGSTROM = 46.0
 
@@ -25,6 +26,33 @@ def write_interactive(comparisons: Sequence[Comparison], path: Path, *, title: s
         At least one.
     path : Path
     title : str
+
+    Raises
+    ------
+    BadInput
+        Nothing to show.
+    MissingExtra
+        plotly is not installed.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    body = interactive_fragment(comparisons)
+    write_atomically(
+        path,
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        f"<title>{escape(title)}</title></head>"
+        '<body style="font-family:system-ui,sans-serif;color:#222;margin:1rem 1.5rem">'
+        f"<h1 style='font-size:1.2rem'>{escape(title)}</h1>{body}</body></html>\n",
+    )
+    return path
+
+
+def interactive_fragment(comparisons: Sequence[Comparison]) -> str:
+    """Return the view as an HTML fragment with plotly's script inline.
+
+    Parameters
+    ----------
+    comparisons : sequence of Comparison
+        At least one.
 
     Raises
     ------
@@ -67,21 +95,20 @@ def write_interactive(comparisons: Sequence[Comparison], path: Path, *, title: s
                    "eye": {"x": 1.5, "y": 0.8, "z": 0.5}},
     }  # fmt: skip
     figure.update_layout(
-        scene=scene, scene2=scene, height=560, margin={"l": 8, "r": 8, "t": 96, "b": 8},
-        title={"text": title, "x": 0.5, "y": 0.97, "font": {"size": 16}},
+        scene=scene, scene2=scene, height=560, margin={"l": 8, "r": 8, "t": 84, "b": 8},
         font={"family": "system-ui, sans-serif", "size": 13, "color": "#222222"},
         legend={"orientation": "h", "x": 0.5, "xanchor": "center", "y": 0.0,
                 "itemsizing": "constant"},
         updatemenus=[{"buttons": buttons, "x": 0.0, "xanchor": "left", "y": 1.16,
                       "yanchor": "top", "bgcolor": "white"}],
     )  # fmt: skip
-    html = figure.to_html(
-        include_plotlyjs=True, include_mathjax=False, full_html=True,
+    fragment: str = figure.to_html(
+        include_plotlyjs=True,
+        include_mathjax=False,
+        full_html=False,
         config={"displaylogo": False, "responsive": True},
-    )  # fmt: skip
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, html)
-    return path
+    )
+    return fragment
 
 
 def plain_formula(crystal: Crystal) -> str:

@@ -10,12 +10,14 @@ __all__ = ["Figure", "Table", "html_page", "markdown_table"]
 
 STYLE = """
 :root{color-scheme:light}
-body{font:16px/1.55 system-ui,-apple-system,"Segoe UI",sans-serif;color:#222;background:#f4f5f7;margin:0}
+body{font:16px/1.55 system-ui,-apple-system,"Segoe UI",sans-serif;color:#222;
+  background:#f4f5f7;margin:0}
 main{max-width:1120px;margin:0 auto;padding:1.6rem 1.4rem 4rem}
 header{border-bottom:3px solid #1f5fbf;margin-bottom:1.2rem;padding-bottom:.4rem}
 h1{font-size:1.75rem;margin:.2rem 0}h2{font-size:1.2rem;margin:2.2rem 0 .6rem}
 .lead{color:#555;margin:.1rem 0 .4rem}
-section,figure{background:#fff;border:1px solid #e1e4e8;border-radius:8px;padding:1rem 1.1rem;margin:0 0 1.1rem}
+section,figure{background:#fff;border:1px solid #e1e4e8;border-radius:8px;
+  padding:1rem 1.1rem;margin:0 0 1.1rem}
 .scroll{overflow-x:auto}
 table{border-collapse:collapse;font-size:.86rem;font-variant-numeric:tabular-nums;width:100%}
 caption{caption-side:top;text-align:left;font-weight:600;padding:.2rem 0 .5rem}

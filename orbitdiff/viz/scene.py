@@ -1,4 +1,4 @@
-"""What a picture of a crystal shows: atoms with their copies on the cell's faces, edges, colours."""
+"""What a picture of a crystal shows: atoms, their copies on the cell's faces, edges, colours."""
 
 from dataclasses import dataclass, replace
 from functools import cache
@@ -12,7 +12,8 @@ from orbitdiff.data.crystals import Crystal, to_structure
 
 __all__ = ["Comparison", "Scene", "align", "colour", "make_scene", "radius", "symbol"]
 
-FACE_TOLERANCE = 0.03
+FACE_TOLERANCE = 0.08
+"""Atoms this near to a face (fraction of the cell) are drawn on both sides."""
 GREY = "#9a9a9a"
 
 

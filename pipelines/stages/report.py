@@ -1,143 +1,253 @@
-"""The report of a preset: tables, figures and one standalone HTML page."""
+"""The report of a preset: tables, figures and one HTML page that works offline."""
 
-import base64
-import html
+import csv
 import json
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from statistics import mean, stdev
 from typing import Any
 
 from orbitdiff.data.crystals import CrystalDataset
 from orbitdiff.errors import BadInput
 from orbitdiff.export import read_samples, write_atomically
+from orbitdiff.metrics.comparison import arm_rows
+from orbitdiff.viz.page import Figure, Table, html_page, markdown_table
+from orbitdiff.viz.scene import Comparison
+from orbitdiff.viz.style import arm_label
 from pipelines.stages.base import Executor, Tracker
+from pipelines.stages.diagnostics import ess_of_estimators
 
-__all__ = ["arm_rows", "run"]
+__all__ = ["arm_rows", "read_runs", "run", "select_comparisons"]
 
-SHOWN = 4
+SHOWN = 8
+TURNED = 24
+NOTHING = "–"
+ESS_CAPTION = (
+    "Effective sample size of the sampled estimators by noise level, mean over validation "
+    "crystals. The closed form needs none."
+)
 
 
 def read_history(path: Path) -> list[dict[str, Any]]:
-    """Records of a training run."""
-    return [json.loads(line) for line in path.read_text().splitlines()]
+    """Records of a training run; none where the file is absent, whole lines where it is cut."""
+    records = []
+    for line in path.read_text().splitlines() if path.is_file() else ():
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return records
 
 
-def steps_to_reach(history: Sequence[Mapping[str, Any]], level: float) -> int | None:
-    """First validated step with a distance of at most `level`."""
-    for row in history:
-        if row["kind"] == "validation" and row["distance_mean"] <= level:
-            return int(row["step"])
-    return None
-
-
-def spread(values: Sequence[float]) -> dict[str, float | None]:
-    """Mean and standard deviation over seeds (None for one seed)."""
-    return {"mean": mean(values), "std": stdev(values) if len(values) > 1 else None}
-
-
-def arm_rows(runs: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """One row per estimator: figures over seeds and paired differences to plain.
+def read_runs(folders: Mapping[str, Path]) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """Read results folders.
 
     Parameters
     ----------
-    runs : mapping of run name to {"metrics": ..., "history": ...}
+    folders : mapping of run name to Path
+        Each with metrics.json and history.jsonl, written by `evaluate`.
+
+    Returns
+    -------
+    dict of run name to {"metrics", "history"}, list of names without results
+
+    Raises
+    ------
+    BadInput
+        A metrics.json is no JSON or not of the evaluate stage.
     """
-    arms: dict[str, dict[int, Mapping[str, Any]]] = {}
-    for found in runs.values():
-        about = found["metrics"]["run"]
-        arms.setdefault(about["estimator"], {})[about["seed"]] = found
-    rows = []
-    for name, seeds in arms.items():
-        last = {
-            seed: [row for row in found["history"] if row["kind"] == "validation"][-1]
-            for seed, found in seeds.items()
-        }
-        row: dict[str, Any] = {"estimator": name, "seeds": sorted(seeds)}
-        for metric in ("match_rate_all", "match_rate_valid", "rmse_all", "metre", "crmse_all"):
-            values = [found["metrics"][metric] for found in seeds.values()]
-            if all(value is not None for value in values):
-                row[metric] = spread(values)
-        row["distance"] = spread([found["distance_mean"] for found in last.values()])
-        row["distance_by_sigma"] = {
-            level: spread([found["distance"][level] for found in last.values()])
-            for level in next(iter(last.values()))["distance"]
-        }
-        train = [
-            record
-            for found in seeds.values()
-            for record in found["history"]
-            if record["kind"] == "train"
-        ]
-        row["step_seconds"] = mean(record["step_seconds"] for record in train)
-        if "ess_frac" in train[-1]:
-            row["ess"] = mean(record["ess_frac"] for record in train)
-        plain = arms.get("plain", {})
-        shared = sorted(set(plain) & set(seeds))
-        if name != "plain" and shared:
-            finals = {
-                seed: [r for r in plain[seed]["history"] if r["kind"] == "validation"][-1]
-                for seed in shared
-            }
-            row["paired_distance"] = paired(
-                [last[seed]["distance_mean"] - finals[seed]["distance_mean"] for seed in shared]
-            )
-            row["paired_match_rate"] = paired(
-                [
-                    seeds[seed]["metrics"]["match_rate_all"]
-                    - plain[seed]["metrics"]["match_rate_all"]
-                    for seed in shared
-                ]
-            )
-            reached = [
-                steps_to_reach(seeds[seed]["history"], finals[seed]["distance_mean"])
-                for seed in shared
-            ]
-            row["steps_to_plain"] = reached
-        rows.append(row)
-    return rows
-
-
-def paired(differences: Sequence[float]) -> dict[str, float | None]:
-    """Mean paired difference and its standard error over seeds."""
-    error = stdev(differences) / math.sqrt(len(differences)) if len(differences) > 1 else None
-    return {"mean": mean(differences), "standard_error": error}
+    runs: dict[str, dict[str, Any]] = {}
+    missing = []
+    for name, folder in folders.items():
+        path = folder / "metrics.json"
+        if not path.is_file():
+            missing.append(name)
+            continue
+        try:
+            metrics = json.loads(path.read_text())
+            _ = metrics["run"]["estimator"], metrics["run"]["seed"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise BadInput(f"{path} is no result of the evaluate stage ({error!r})") from error
+        runs[name] = {"metrics": metrics, "history": read_history(folder / "history.jsonl")}
+    return runs, missing
 
 
 def _pm(value: Mapping[str, Any] | None, key: str = "std", digits: int = 4) -> str:
     if value is None:
-        return "-"
+        return NOTHING
+    sign = "+" if key == "standard_error" else ""
     error = "" if value[key] is None else f" ± {value[key]:.{digits}f}"
-    return f"{value['mean']:.{digits}f}{error}"
+    return f"{value['mean']:{sign}.{digits}f}{error}"
 
 
-def markdown(rows: Sequence[Mapping[str, Any]], notes: Sequence[str]) -> str:
-    """The table as markdown, its notes below."""
+def main_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """One line per estimator."""
     head = [
-        "estimator", "seeds", "match rate (all)", "match rate (valid)", "RMSE", "METRe", "cRMSE",
-        "distance to exact target", "difference to plain (paired)", "match rate, paired difference",
-        "steps to plain's final", "ms/step", "ESS",
+        "estimator", "seeds", "match rate (rule: all)", "match rate (rule: valid)", "RMSE (all)",
+        "METRe", "cRMSE (all)", "distance to exact target", "distance − plain (paired)",
+        "match rate − plain (paired)", "steps to plain's final distance", "ms/step", "ESS",
     ]  # fmt: skip
-    lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
+    body = []
     for row in rows:
-        cells = [
-            row["estimator"],
+        reached = [
+            str(step) if step is not None else "never" for step in row.get("steps_to_plain", [])
+        ]
+        body.append([
+            arm_label(row["estimator"]),
             str(len(row["seeds"])),
             _pm(row.get("match_rate_all"), digits=3),
             _pm(row.get("match_rate_valid"), digits=3),
             _pm(row.get("rmse_all"), digits=3),
             _pm(row.get("metre"), digits=3),
             _pm(row.get("crmse_all"), digits=3),
-            _pm(row["distance"]),
+            _pm(row.get("distance")),
             _pm(row.get("paired_distance"), "standard_error"),
             _pm(row.get("paired_match_rate"), "standard_error", 3),
-            ", ".join(str(step) for step in row.get("steps_to_plain", [])) or "-",
-            f"{1e3 * row['step_seconds']:.1f}",
-            f"{row['ess']:.1f}" if "ess" in row else "closed form",
-        ]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join([*lines, "", *(f"- {note}" for note in notes), ""])
+            ", ".join(reached) or NOTHING,
+            f"{1e3 * row['step_seconds']:.1f}" if "step_seconds" in row else NOTHING,
+            f"{row['ess']:.1f}" if "ess" in row else NOTHING,
+        ])  # fmt: skip
+    return Table("Estimators compared", head, body)
+
+
+def level_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """Validation distance by noise level, one line per estimator."""
+    levels = list(dict.fromkeys(lvl for row in rows for lvl in row.get("distance_by_sigma", {})))
+    body = [
+        [arm_label(row["estimator"])]
+        + [_pm(row.get("distance_by_sigma", {}).get(level)) for level in levels]
+        for row in rows
+    ]
+    head = ["estimator", *(f"σ = {level}" for level in levels)]
+    return Table("Mean-square distance to the exact target at the end, by noise level", head, body)
+
+
+def describe(
+    params: Any, runs: Mapping[str, Mapping[str, Any]], missing: Sequence[str]
+) -> list[str]:
+    """Notes under the table: what was measured on what, what is not there."""
+    first = next(iter(runs.values()))["metrics"]
+    sampler = first.get("sampler", {})
+    matcher = first.get("matcher", {})
+    notes = [
+        f"data set {params.dataset}: {first.get('note', '')}",
+        f"evaluated on {first['num_references']} of {first.get('num_test', '?')} test crystals "
+        f"(the first by sha256 of their id), {first['samples_per_crystal']} sample(s) each",
+        f"sampler {sampler.get('sampler', '?')}, {sampler.get('steps', '?')} steps, "
+        f"{sampler.get('calls', '?')} network calls per structure",
+        "pymatgen StructureMatcher("
+        + ", ".join(f"{name}={value:g}" for name, value in sorted(matcher.items()))
+        + f"); validity rules: {first.get('validity_rules', '')}",
+        "mean ± standard deviation over seeds; paired differences to plain of the same seed ± "
+        "standard error over seeds; steps per seed, in order of seed",
+        "distance: the network's score of the fractional coordinates against the exact "
+        "translation × permutation target, in units of the plain target's mean square",
+        f"ESS {NOTHING}: plain and closed-form targets draw no samples",
+    ]
+    samplers = {
+        json.dumps(found["metrics"].get("sampler", {}).get("calls")) for found in runs.values()
+    }
+    if len(samplers) > 1:
+        notes.append("WARNING: the runs were sampled with different numbers of network calls")
+    failures = sum(found["metrics"].get("failures", 0) for found in runs.values())
+    if failures:
+        notes.append(f"{failures} comparison(s) failed and count as no match")
+    no_history = [name for name, found in runs.items() if not found["history"]]
+    if no_history:
+        notes.append(f"no training history: {', '.join(no_history)}")
+    if missing:
+        notes.append(f"not there yet: {', '.join(missing)}")
+    return notes
+
+
+def select_comparisons(samples: Path, results: Path, data: Path, *, num: int) -> list[Comparison]:
+    """Pairs to show: matches and misses in turn, each in the order of the test set's hash.
+
+    Parameters
+    ----------
+    samples, results, data : Path
+        Folders of one run's samples and results, and the prepared data.
+    num : int
+        At most this many; no more of one kind than needed.
+    """
+    test = CrystalDataset.load(data, "test")
+    references = dict(zip(test.ids, test.crystals, strict=True))
+    with (results / "per_sample.csv").open(newline="") as file:
+        rmse = {(row["id"], int(row["k"])): row["rmse"] for row in csv.DictReader(file)}
+    pairs = []
+    for name, k, crystal in read_samples(samples / "samples.parquet"):
+        if k == 0 and name in references:
+            found = rmse.get((name, k)) or None
+            score = float(found) if found else None
+            pairs.append(Comparison(name, k, crystal, references[name], score))
+    return mixed(pairs, num)
+
+
+def mixed(pairs: Sequence[Comparison], num: int) -> list[Comparison]:
+    """First matches, then first misses, half each where there are enough of both."""
+    matched = [pair for pair in pairs if pair.rmse is not None]
+    missed = [pair for pair in pairs if pair.rmse is None]
+    matches = min(len(matched), max(num - num // 2, num - len(missed)))
+    return matched[:matches] + missed[: num - matches]
+
+
+def draw(
+    params: Any,
+    inputs: Mapping[str, Path],
+    runs: Mapping[str, Mapping[str, Any]],
+    folder: Path,
+) -> tuple[list[Figure], str]:
+    """Write all figures; return them and the interactive fragment."""
+    from orbitdiff.viz.crystals import draw_comparisons, draw_message
+    from orbitdiff.viz.curves import calls_curve, distance_by_level, ess_by_level, learning_curves
+    from orbitdiff.viz.interactive import interactive_fragment, write_interactive
+
+    arms: dict[str, list[list[dict[str, Any]]]] = {}
+    for found in runs.values():
+        arms.setdefault(found["metrics"]["run"]["estimator"], []).append(found["history"])
+    figures, view = [], ""
+    there = [name for name in runs if (inputs["samples"] / name / "samples.parquet").is_file()]
+    there = [name for name in there if (inputs[f"run:{name}"] / "per_sample.csv").is_file()]
+    there.sort(key=lambda name: runs[name]["metrics"]["run"]["estimator"] != "exact")
+    cells = folder / "cells.png"
+    if there:
+        name = there[0]
+        pairs = select_comparisons(
+            inputs["samples"] / name, inputs[f"run:{name}"], inputs["data"], num=TURNED
+        )
+        shown = mixed(pairs, SHOWN)
+        matches = sum(pair.rmse is not None for pair in shown)
+        draw_comparisons(shown, cells)
+        view = interactive_fragment(pairs)
+        title = f"Generated against true cells: {name}"
+        write_interactive(pairs, folder / "structures.html", title=title)
+        rate = runs[name]["metrics"]["match_rate_all"]
+        caption = (
+            f"Run {name}: the first {matches} test crystals by hash that match and the first "
+            f"{len(shown) - matches} that do not, so not in proportion: the match "
+            f"rate is {rate:.1%}. Matches are drawn in the true cell's setting."
+        )
+        figures.append(Figure(cells, caption, wide=True))
+    else:
+        draw_message("samples are not on this machine (dvc pull brings them)", cells)
+    curves, levels = folder / "learning_curves.png", folder / "distance_by_level.png"
+    learning_curves(arms, curves)
+    distance_by_level(arms, levels)
+    figures += [
+        Figure(curves, "Validation distance during training: thin lines are seeds, thick lines "
+               "their mean. One yardstick for all arms."),
+        Figure(levels, "Validation distance at the end of training, by noise level; bars reach "
+               "from the lowest to the highest seed."),
+    ]  # fmt: skip
+    specs = {name: spec for name, spec in params.settings.estimators.items() if name in arms}
+    ess = ess_of_estimators(params.settings, specs, inputs["data"])
+    if ess:
+        path = ess_by_level(ess, folder / "ess_by_level.png")
+        figures.append(Figure(path, ESS_CAPTION))
+    calls = inputs.get("calls", inputs["results"] / "calls.json")
+    if calls.is_file():
+        path = calls_curve(json.loads(calls.read_text()), folder / "match_rate_by_calls.png")
+        figures.append(Figure(path, "Match rate against network calls per structure."))
+    return figures, view
 
 
 def run(
@@ -148,128 +258,51 @@ def run(
     executor: Executor,
     tracker: Tracker,
 ) -> None:
-    """Write table.md, table.json, figures and report.html.
+    """Write table.md, table.json, figures, structures.html and report.html.
 
     Parameters
     ----------
     params : RunParams
     inputs : mapping
-        `run:NAME` results folders, `data`, `samples` (folder of sample folders, may be absent).
+        `run:NAME` results folders, `results` (their parent; calls.json there, a list of
+        {"estimator", "sampler", "calls", "match_rate"}, gives one more figure), `data`,
+        `samples` (folder of sample folders, may be absent).
     outputs : mapping
         `report`.
     executor, tracker
         The record of the report.
-    """
-    from orbitdiff.viz.curves import distance_by_level, learning_curves
 
-    runs, missing = {}, []
-    for key, folder in inputs.items():
-        if not key.startswith("run:"):
-            continue
-        if not (folder / "metrics.json").is_file():
-            missing.append(key[4:])
-            continue
-        runs[key[4:]] = {
-            "metrics": json.loads((folder / "metrics.json").read_text()),
-            "history": read_history(folder / "history.jsonl"),
-        }
+    Raises
+    ------
+    BadInput
+        No run has results.
+    """
+    folders = {key[4:]: path for key, path in inputs.items() if key.startswith("run:")}
+    runs, missing = read_runs(folders)
     if not runs:
         raise BadInput(f"no results for preset {params.preset}: run the evaluate stage first")
     rows = arm_rows(runs)
-    first = next(iter(runs.values()))["metrics"]
-    sampler = first["sampler"]
-    notes = [
-        f"data set {params.dataset}; {first['note']}",
-        f"evaluated on {first['num_references']} of {first['num_test']} test crystals, the first "
-        f"by sha256 of their id, {first['samples_per_crystal']} sample(s) each",
-        f"sampler {sampler['sampler']}, {sampler['steps']} steps, {sampler['calls']} network calls",
-        f"matcher {first['matcher']}; validity {first['validity_rules']}",
-        "mean ± standard deviation over seeds; paired differences ± standard error over seeds",
-    ]
-    if missing:
-        notes.append(f"not there yet: {', '.join(missing)}")
+    tables, notes = [main_table(rows)], describe(params, runs, missing)
+    levels = level_table(rows)
+    if len(levels.head) > 1:
+        tables.append(levels)
     folder = outputs["report"]
     folder.mkdir(parents=True, exist_ok=True)
-    table = markdown(rows, notes)
-    write_atomically(folder / "table.md", table)
+    text = "\n".join(markdown_table(table) for table in tables)
+    text += "\n" + "".join(f"- {note}\n" for note in notes)
+    figures, view = draw(params, inputs, runs, folder)
+    title = f"{params.task.capitalize()}, preset {params.preset}, {params.dataset}"
+    lead = f"{len(runs)} of {len(runs) + len(missing)} runs"
+    page = html_page(title, lead, tables=tables, notes=notes, figures=figures, view=view)
     content = json.dumps({"rows": rows, "notes": notes}, indent=2, allow_nan=False) + "\n"
     write_atomically(folder / "table.json", content)
-    arms: dict[str, list[list[dict[str, Any]]]] = {}
-    for found in runs.values():
-        arms.setdefault(found["metrics"]["run"]["estimator"], []).append(found["history"])
-    learning_curves(arms, folder / "learning_curves.png")
-    distance_by_level(arms, folder / "distance_by_level.png")
-    view = cells(inputs, list(runs), folder)
-    write_atomically(folder / "report.html", page(params.preset, rows, notes, folder, view))
+    write_atomically(folder / "table.md", text)
+    write_atomically(folder / "report.html", page)
     with tracker.run(
         f"report {params.preset}", experiment=params.task, params={"preset": params.preset}, tags={}
     ) as tracked:
         tracked.artifact(folder)
-        print(table)
+        print(text)
         print(f"report: {folder / 'report.html'}")
         if tracked.id:
             print(f"MLflow run: {tracked.id}")
-
-
-def cells(inputs: Mapping[str, Path], names: Sequence[str], folder: Path) -> str:
-    """Draw generated beside true cells of the last run whose samples are there."""
-    from orbitdiff.viz.cells import cells_figure, cells_html
-
-    there = [name for name in names if (inputs["samples"] / name / "samples.parquet").is_file()]
-    if not there:
-        return ""
-    test = CrystalDataset.load(inputs["data"], "test")
-    references = dict(zip(test.ids, test.crystals, strict=True))
-    samples = read_samples(inputs["samples"] / there[-1] / "samples.parquet")[:SHOWN]
-    pairs = [(name, references[name], crystal) for name, _, crystal in samples]
-    cells_figure(pairs, folder / "cells.png")
-    return cells_html(pairs)
-
-
-def page(
-    preset: str,
-    rows: Sequence[Mapping[str, Any]],
-    notes: Sequence[str],
-    folder: Path,
-    view: str,
-) -> str:
-    """The report as one HTML page that needs nothing else."""
-    lines = markdown(rows, []).strip().splitlines()
-    table = "".join(
-        "<tr>"
-        + "".join(
-            f"<{tag}>{html.escape(cell.strip())}</{tag}>" for cell in line.strip("| ").split(" | ")
-        )
-        + "</tr>"
-        for index, line in enumerate(lines)
-        if index != 1
-        for tag in ("th" if index == 0 else "td",)
-    )
-    captions = {
-        "learning_curves.png": "Distance to the exact translation × permutation target on "
-        "validation crystals, one line per seed.",
-        "distance_by_level.png": "The same after training, by noise level.",
-        "cells.png": "Reference cells above, generated cells below.",
-    }
-    figures = "".join(
-        f'<figure><img alt="{caption}" src="data:image/png;base64,'
-        f'{base64.b64encode((folder / name).read_bytes()).decode()}">'
-        f"<figcaption>{caption}</figcaption></figure>"
-        for name, caption in captions.items()
-        if (folder / name).is_file()
-    )
-    style = (
-        "body{font:15px/1.5 system-ui,sans-serif;max-width:1100px;margin:2rem auto;padding:0 1rem;"
-        "color:#222}table{border-collapse:collapse;font-size:13px;display:block;overflow-x:auto}"
-        "th,td{border-bottom:1px solid #ddd;padding:.35rem .6rem;text-align:left}"
-        "th{background:#f5f5f7}figure{margin:1.5rem 0}img{max-width:100%}"
-        "figcaption{color:#555;font-size:13px}"
-    )
-    items = "".join(f"<li>{html.escape(note)}</li>" for note in notes)
-    return (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>orbitdiff: {preset}'
-        f"</title><style>{style}</style></head><body><h1>Crystals, preset {preset}</h1>"
-        f"<table>{table}</table><ul>{items}</ul>{figures}"
-        + (f"<h2>Generated against true cells</h2>{view}" if view else "")
-        + "</body></html>\n"
-    )

@@ -1,0 +1,87 @@
+"""One DAG: what the flow runs is what dvc.yaml says, stage by stage and edge by edge."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from orbitdiff.errors import BadInput
+from pipelines.dag import stages_of
+from pipelines.params import Params, load
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def params() -> Params:
+    return load(ROOT / "params.yaml")
+
+
+@pytest.fixture(scope="module")
+def edges() -> dict[str, set[str]]:
+    """Stage name to the names of the stages it needs, as DVC resolves dvc.yaml."""
+    repo = pytest.importorskip("dvc.repo").Repo(str(ROOT))
+    graph = repo.index.graph
+    found = {stage.addressing: {n.addressing for n in graph.successors(stage)} for stage in graph}
+    repo.close()
+    return found
+
+
+@pytest.mark.parametrize("preset", ["demo", "cpu"])
+def test_flow_graph_equals_dvc_graph(
+    params: Params, edges: dict[str, set[str]], preset: str
+) -> None:
+    flow = {name: set(needs) for name, needs in stages_of(params, preset)}
+    wanted, waiting = set(), [f"report@{preset}"]
+    while waiting:
+        name = waiting.pop()
+        if name not in wanted:
+            wanted.add(name)
+            waiting += edges[name]
+    assert flow == {name: edges[name] for name in wanted}
+
+
+@pytest.mark.parametrize("preset", ["demo", "cpu"])
+def test_every_stage_comes_after_what_it_needs(params: Params, preset: str) -> None:
+    seen: set[str] = set()
+    for name, needs in stages_of(params, preset):
+        assert set(needs) <= seen
+        seen.add(name)
+
+
+def test_unknown_preset_lists_those_with_a_report(params: Params) -> None:
+    with pytest.raises(BadInput, match=r"'cpu', 'demo'.*got 'huge'"):
+        stages_of(params, "huge")
+
+
+@pytest.fixture(scope="module")
+def described() -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+    return found
+
+
+def test_every_stage_depends_on_its_version(described: dict[str, Any], params: Params) -> None:
+    for name, stage in described.items():
+        assert f"versions.{name}" in stage["do"]["params"]
+        assert name in params.raw["versions"]
+
+
+def test_running_state_is_never_an_output(described: dict[str, Any]) -> None:
+    assert ".runs" not in yaml.safe_dump(described)
+
+
+def test_no_absolute_path_reaches_dvc(described: dict[str, Any]) -> None:
+    for stage in described.values():
+        for entry in [*stage["do"].get("deps", []), *stage["do"]["outs"]]:
+            path = entry if isinstance(entry, str) else next(iter(entry))
+            assert not path.startswith(("/", "..", "~"))
+    lock = ROOT / "dvc.lock"
+    if lock.exists():
+        assert "path: /" not in lock.read_text()
+
+
+def test_a_preset_depends_on_its_own_sections_only(described: dict[str, Any]) -> None:
+    for stage in described.values():
+        for name in stage["do"]["params"]:
+            assert name.startswith(("versions.", "crystals.${item.preset}.", "reports.${key}"))

@@ -1,0 +1,69 @@
+"""Small prepared data and evaluated runs, made without training."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from orbitdiff.data.crystals import Crystal, crystal_schema, crystal_to_row
+from orbitdiff.data.store import write_shards
+
+
+def cubic(name: str, types: list[int], sites: list[list[float]], edge: float) -> Crystal:
+    return Crystal(name, np.array(types), np.array(sites, dtype=float), np.eye(3) * edge)
+
+
+def perovskite(name: str, a: int, b: int, x: int, edge: float) -> Crystal:
+    sites = [[0, 0, 0], [0.5] * 3, [0.5, 0.5, 0], [0.5, 0, 0.5], [0, 0.5, 0.5]]
+    return cubic(name, [a, b, x, x, x], sites, edge)
+
+
+def truth() -> list[Crystal]:
+    made = [
+        perovskite(f"p{i}", a, b, 8, 3.8 + 0.02 * i)
+        for i, (a, b) in enumerate([(56, 22), (38, 22), (20, 22), (56, 40), (38, 40), (20, 50)])
+    ]
+    made += [
+        cubic("cscl", [55, 17], [[0, 0, 0], [0.5] * 3], 4.1),
+        cubic("tlbr", [81, 35], [[0, 0, 0], [0.5] * 3], 4.0),
+    ]
+    return made
+
+
+def prepare(folder: Path) -> Path:
+    folder.mkdir(parents=True)
+    counts = {}
+    for split in ("train", "val", "test"):
+        rows = [crystal_to_row(crystal) for crystal in truth()]
+        counts[split] = len(rows)
+        write_shards(rows, folder, schema=crystal_schema(), name=split)
+    manifest = {"schema_version": 1, "counts": counts, "note": "reduced training set"}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    return folder
+
+
+def write_history(path: Path, *, rate: float, start: float = 1.0, ess: bool = False) -> None:
+    """Records as the training loop writes them; distance = start exp(-rate step / 100)."""
+    lines = []
+    for step in range(100, 601, 100):
+        record = {"kind": "train", "step": step, "loss": 1.0, "step_seconds": 0.02}
+        lines.append({**record, **({"ess_frac": 12.5} if ess else {})})
+        mean = start * math.exp(-rate * step / 100)
+        levels = {"0.05": 1.5 * mean, "0.2": mean, "0.5": 0.5 * mean}
+        lines.append(
+            {"kind": "validation", "step": step, "distance": levels, "distance_mean": mean}
+        )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+@pytest.fixture
+def crystals() -> list[Crystal]:
+    return truth()
+
+
+@pytest.fixture
+def prepared(tmp_path: Path) -> Path:
+    return prepare(tmp_path / "data")
