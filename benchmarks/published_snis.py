@@ -11,16 +11,19 @@ import torch
 IMAGES = 10
 
 
-def log_wrapped_normal(z, sigma):
-    k = torch.arange(-IMAGES, IMAGES + 1, dtype=z.dtype)
-    return torch.logsumexp(-0.5 * ((z[..., None] + k) / sigma[..., None]) ** 2, -1)
+def wrapped_normal(z, sigma):
+    """Density up to its norm, a loop over images as DiffCSP writes it."""
+    total = 0
+    for k in range(-IMAGES, IMAGES + 1):
+        total += torch.exp(-((z + k) ** 2) / 2 / sigma**2)
+    return total
 
 
 def score_wrapped_normal(z, sigma):
-    k = torch.arange(-IMAGES, IMAGES + 1, dtype=z.dtype)
-    images = z[..., None] + k
-    density = torch.exp(-0.5 * (images / sigma[..., None]) ** 2)
-    return -(images * density).sum(-1) / density.sum(-1) / sigma**2
+    total = 0
+    for k in range(-IMAGES, IMAGES + 1):
+        total += (z + k) / sigma**2 * torch.exp(-((z + k) ** 2) / 2 / sigma**2)
+    return -total / wrapped_normal(z, sigma)
 
 
 def published_snis(x_t, x_0, sigma, *, num_samples, proposal, spread=2.0, chunk=50, generator=None):
@@ -37,13 +40,11 @@ def published_snis(x_t, x_0, sigma, *, num_samples, proposal, spread=2.0, chunk=
     for part in shifts.split(chunk, 1):
         z = x_t[:, None] - x_0[:, None] - part[:, :, None]
         z = z - torch.round(z)
-        weight = log_wrapped_normal(z, narrow.expand_as(z)).sum((-2, -1))
+        weight = torch.log(wrapped_normal(z, narrow)).sum((-2, -1))
         if proposal != "uniform":
-            weight = weight - log_wrapped_normal(
-                part - torch.round(part), (spread * wide).expand_as(part)
-            ).sum(-1)
+            weight = weight - torch.log(wrapped_normal(part, spread * wide)).sum(-1)
         log_w.append(weight)
-        scores.append(score_wrapped_normal(z, narrow.expand_as(z)))
+        scores.append(score_wrapped_normal(z, narrow))
     weights = torch.softmax(torch.cat(log_w, 1), 1)
     return torch.einsum("bk,bknd->bnd", weights, torch.nan_to_num(torch.cat(scores, 1)))
 

@@ -6,7 +6,8 @@ from orbitdiff.groups import Sign
 from orbitdiff.kernels import GaussianKernel, LinearSigma, Parametrization
 from orbitdiff.orbit.finite import FiniteOrbit
 from orbitdiff.orbit.plain import PlainTarget
-from orbitdiff.tasks.toy import ToyConfig, train_toy
+from orbitdiff.tasks.toy import ToyConfig
+from orbitdiff.tasks.toy_training import train_toy
 
 kernel = GaussianKernel(LinearSigma(0.01, 0.999))
 plain = PlainTarget(kernel, parametrization=Parametrization.DATA)

@@ -50,8 +50,11 @@ def write_samples(samples: Sequence[SampleRow], path: Path) -> None:
 
     rows = [{**crystal_to_row(crystal), "id": name, "k": k} for name, k, crystal in samples]
     partial = path.with_name(f".{path.name}.partial")
-    pq.write_table(pa.Table.from_pylist(rows), partial)
-    os.replace(partial, path)
+    try:
+        pq.write_table(pa.Table.from_pylist(rows), partial)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def read_samples(path: Path) -> list[SampleRow]:

@@ -128,7 +128,7 @@ def parse_formula(formula: str) -> list[int]:
         Empty formula, unknown element, fractional amount, or more atoms than supported.
     """
     try:
-        from pymatgen.core import Composition
+        from pymatgen.core import Composition, Element
     except ImportError as error:
         raise MissingExtra.naming("pymatgen", "crystal") from error
     try:
@@ -138,6 +138,10 @@ def parse_formula(formula: str) -> list[int]:
         raise BadInput(
             f"expected a chemical formula such as BaTiO3, got {formula!r}: {error}"
         ) from error
+    # pymatgen reads an unknown symbol such as Xx as a dummy species with a made-up number
+    unknown = [str(element) for element in composition if not isinstance(element, Element)]
+    if unknown:
+        raise BadInput(f"expected chemical elements, got {unknown} in {formula!r}")
     if not amounts or any(amount != int(amount) for amount in amounts.values()):
         raise BadInput(f"expected whole numbers of atoms, such as BaTiO3, got {formula!r}")
     numbers = [z for z, amount in amounts.items() for _ in range(int(amount))]

@@ -19,7 +19,7 @@ __all__ = ["DiffusedField", "Loss", "Objective", "TargetScale"]
 class TargetScale(Protocol):
     """Scale of the target at time t: the network predicts target / scale."""
 
-    def __call__(self, t: PerSample) -> PerSample:
+    def __call__(self, t: PerSample, /) -> PerSample:
         """Return the scale, (B,)."""
         ...
 

@@ -22,6 +22,7 @@ Preset = Annotated[str, typer.Option(help="Preset of params.yaml.")]
 Changes = Annotated[
     list[str], typer.Option("--set", help="key=value of the preset; writes to runs/, outside DVC.")
 ]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="List the stages, run none.")]
 Seed = Annotated[int, typer.Option(help="Seed of a sampled result.")]
 
 
@@ -39,7 +40,7 @@ def run(
     dataset: str = "",
     estimator: str = "exact",
     seed: Seed = 0,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the stages.")] = False,
+    dry_run: DryRun = False,
 ) -> None:
     """Run the whole flow of a preset: prepare, train, sample, evaluate, report."""
     from pipelines.dag import stages_of
@@ -53,33 +54,78 @@ def run(
             typer.echo(f"{name}  <- {', '.join(needs) or 'nothing'}")
         return
     if change:
-        outside_dvc(task, preset, list(change), dataset, estimator, seed)
+        build("evaluate", task, preset, change, dataset, estimator, seed)
         return
     from pipelines.flows.crystals import crystals
-    from pipelines.tracking.mlflow_tracker import tracking_uri
+    from pipelines.tracking.mlflow_tracker import newest_run
 
     report = crystals(preset)
     typer.echo((Path(report).parent / "table.md").read_text())
     typer.echo(f"report: {report}")
-    typer.echo(f"MLflow: {tracking_uri()} (see it with: mlflow ui --backend-store-uri ...)")
+    typer.echo(f"MLflow run: {newest_run(task, f'report {preset}')}")
 
 
-def outside_dvc(
-    task: str, preset: str, changes: list[str], dataset: str, estimator: str, seed: int
+@app.command()
+def train(
+    task: str,
+    preset: Preset = "demo",
+    change: Changes = [],  # noqa: B006
+    dataset: str = "",
+    estimator: str = "exact",
+    seed: Seed = 0,
+    dry_run: DryRun = False,
 ) -> None:
-    """Train, sample and evaluate with changed numbers under runs/, so that no cache is mixed."""
-    from pipelines.__main__ import run_stage
+    """Train one run, and prepare its data where that is stale."""
+    build("train", task, preset, change, dataset, estimator, seed, dry_run)
+
+
+@app.command()
+def sample(
+    task: str,
+    preset: Preset = "demo",
+    change: Changes = [],  # noqa: B006
+    dataset: str = "",
+    estimator: str = "exact",
+    seed: Seed = 0,
+    dry_run: DryRun = False,
+) -> None:
+    """Sample the test split with one run, trained where that is stale."""
+    build("sample", task, preset, change, dataset, estimator, seed, dry_run)
+
+
+@app.command()
+def report(task: str, preset: Preset = "demo", dry_run: DryRun = False) -> None:
+    """Write the tables and figures of a preset, its runs made where they are stale."""
+    from pipelines.build import reproduce
+    from pipelines.dag import stages_of
     from pipelines.params import load
 
+    crystals_only(task)
+    stages = stages_of(load(), preset)
+    reproduce(stages[-1][0], dry_run=dry_run)
+
+
+def build(
+    last: str,
+    task: str,
+    preset: str,
+    change: list[str],
+    dataset: str,
+    estimator: str,
+    seed: int,
+    dry_run: bool = False,
+) -> None:
+    """Bring one run up to a stage: through DVC, or under runs/ with changed numbers."""
+    from pipelines.build import build_run
+    from pipelines.params import load
+
+    crystals_only(task)
     params = load()
-    known = params.raw["reports"][preset]["dataset"]
-    root = Path("runs") / "-".join([preset, *(c.replace("/", "_") for c in changes)])
-    typer.echo(f"--set given: this run is outside DVC, in {root}")
-    for stage in ("train", "sample", "evaluate"):
-        run_stage(
-            stage, task, params, preset=preset, dataset=dataset or known, estimator=estimator,
-            seed=seed, changes=changes, root=root,
-        )  # fmt: skip
+    known = params.raw["reports"].get(preset, {}).get("dataset", "perov_5")
+    selected = params.select(
+        task, preset, dataset=dataset or known, estimator=estimator, seed=seed, changes=change
+    )
+    build_run(last, params, selected, change, dry_run=dry_run)
 
 
 @app.command()

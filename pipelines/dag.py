@@ -4,7 +4,7 @@ from pipelines.params import Params
 
 __all__ = ["STAGES", "stages_of"]
 
-STAGES = ("fetch", "prepare", "train", "sample", "evaluate", "report")
+STAGES = ("fetch", "prepare", "train", "sample", "evaluate", "report", "toy")
 
 
 def stages_of(params: Params, preset: str) -> list[tuple[str, list[str]]]:

@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 __all__ = ["report"]
 
 PACKAGES = {
-    "torch": "",
+    "torch": "data",
     "pymatgen": "crystal",
     "smact": "crystal",
     "plotly": "viz",
@@ -31,7 +31,7 @@ def report() -> Iterator[str]:
     import torch
 
     from orbitdiff import __version__
-    from orbitdiff.data.sources import data_root
+    from orbitdiff.data.sources import SOURCES, data_root
 
     yield f"orbitdiff {__version__}, Python {platform.python_version()}, {os.cpu_count()} CPUs"
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
@@ -40,11 +40,15 @@ def report() -> Iterator[str]:
         try:
             yield f"{package} {version(package)}"
         except PackageNotFoundError:
-            yield f"{package} missing: pip install -c constraints.txt 'orbitdiff[{extra}]'"
+            yield f"{package} missing: pip install -c constraints.txt -e '.[{extra}]'"
+    yield "data set prototypes: built in"
     root = data_root()
-    if root is None:
-        yield "data sets: built-in prototypes only; for Perov-5 and MP-20 set ORBITDIFF_DATA"
-    else:
-        yield f"data sets: {root}"
+    for name, sources in SOURCES.items():
+        if root is not None and all((root / source.path).is_file() for source in sources):
+            yield f"data set {name}: found in {root}"
+        elif all(source.url for source in sources):
+            yield f"data set {name}: not here; `dvc repro fetch@{name}` downloads it"
+        else:
+            yield f"data set {name} missing: export ORBITDIFF_DATA=FOLDER (it holds crystals/)"
     for variable, default in SERVERS.items():
         yield f"{variable}: {os.environ.get(variable) or f'not set, {default}'}"

@@ -13,7 +13,7 @@ def stage_paths(
     Parameters
     ----------
     stage : str
-        fetch, prepare, train, sample, evaluate or report.
+        fetch, prepare, train, sample, evaluate, report or toy.
     task, dataset, preset, run : str
     root : Path
         The repository, or `runs/NAME` for runs outside DVC.
@@ -37,4 +37,6 @@ def stage_paths(
         case "report":
             inputs = {"results": results, "data": data, "samples": root / "samples"}
             return inputs, {"report": root / "reports" / task / preset}
+        case "toy":
+            return {}, {"results": results}
     raise ValueError(f"unknown stage {stage!r}")

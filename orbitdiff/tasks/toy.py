@@ -7,12 +7,13 @@ products. A member computes what it would compute alone.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, final
+from typing import NamedTuple, final
 
 import torch
 
+from orbitdiff.batch import Batch
 from orbitdiff.data.toy import half_and_half, orbit_points, point
-from orbitdiff.errors import BadInput, NonFiniteLoss
+from orbitdiff.errors import BadInput
 from orbitdiff.groups.finite import Sign
 from orbitdiff.kernels.base import Parametrization
 from orbitdiff.kernels.gaussian import GaussianKernel
@@ -27,7 +28,9 @@ from orbitdiff.samplers.ode import ProbabilityFlow
 from orbitdiff.seeding import stream
 from orbitdiff.typing import Float, PerSample, State, Tensor
 
-__all__ = ["Steps", "Toy", "ToyConfig", "ToyResult", "train_toy"]
+__all__ = ["Steps", "Toy", "ToyConfig"]
+
+Network = Callable[[Tensor, Tensor], Tensor]
 
 
 def published_arms() -> dict[str, EstimatorSpec]:
@@ -105,6 +108,11 @@ class Steps(NamedTuple):
     weight: Tensor
 
 
+def unit_scale(t: PerSample) -> PerSample:
+    """Return one: the network predicts x_0 itself."""
+    return torch.ones_like(t)
+
+
 @final
 class Toy:
     """The parts of the toy experiment.
@@ -125,7 +133,7 @@ class Toy:
             for arm, spec in config.estimators.items()
         }
         estimator = next(iter(self.estimators.values()))
-        fields = {"x": DiffusedField(self.kernel, estimator, torch.ones_like)}
+        fields = {"x": DiffusedField(self.kernel, estimator, unit_scale, masked=False)}
         self.sampler = ProbabilityFlow(fields, steps=config.levels)
 
     def network(self) -> OddMLP:
@@ -162,12 +170,13 @@ class Toy:
         return Steps(*(part.reshape(shape) for part in parts))
 
     @torch.no_grad()
-    def sample(self, network: OddMLP, starts: Float[Tensor, "E S"]) -> Float[Tensor, "E S"]:
+    def sample(self, network: Network, starts: Float[Tensor, "E S"]) -> Float[Tensor, "E S"]:
         """Run the deterministic sampler (DDIM) of every member from given starts.
 
         Parameters
         ----------
-        network : OddMLP
+        network : callable
+            (x, t) -> prediction of x_0, (E, S) each; an `OddMLP`.
         starts : (E, S)
             x_1, a row per member.
         """
@@ -177,10 +186,12 @@ class Toy:
             x = x_t["x"].reshape(starts.shape)
             return {"x": network(x, t.reshape(starts.shape)).reshape(-1, 1, 1)}
 
-        template: Any = _NoTemplate()
+        rows = len(flat)
+        real = torch.ones(rows, 1, dtype=torch.bool)
+        template = Batch({"x": flat[:, None, None]}, real, {}, torch.arange(rows))
         evaluate = Evaluation(denoiser, template, self.sampler.fields)
-        times = [time.expand(len(flat)) for time in self.sampler.grid().float()]
-        state: State = {"x": flat[:, None, None]}
+        times = [time.expand(rows) for time in self.sampler.grid().float()]
+        state = template.state
         for t, s in zip(times, [*times[1:], None], strict=True):
             state = self.sampler.step(evaluate, state, t, s, {}, {})
         return state["x"].reshape(starts.shape)
@@ -206,86 +217,3 @@ class Toy:
         orbit = orbit_points(num).double()
         distance = torch.stack([mean_distance_to_orbit(member) for member in x])
         return distance, torch.stack([wasserstein2_sorted(member, orbit) for member in x])
-
-
-@final
-class _NoTemplate:
-    """The toy has no condition and no mask."""
-
-    cond: State = {}
-    mask = None
-
-
-class ToyResult(NamedTuple):
-    """Result of a stack: a dict per member, learning curves, weights of the chosen networks."""
-
-    members: list[dict[str, Any]]
-    history: list[dict[str, Any]]
-    weights: dict[str, Tensor]
-
-
-def train_toy(config: ToyConfig, *, callback: Callable[[int], Any] | None = None) -> ToyResult:
-    """Train all arms and seeds, keep each member's best checkpoint, evaluate it.
-
-    Parameters
-    ----------
-    config : ToyConfig
-    callback : callable, optional
-        Called with the number of steps done after each block.
-
-    Raises
-    ------
-    NonFiniteLoss
-        A member diverged.
-    """
-    toy = Toy(config)
-    network = toy.network()
-    optimiser = torch.optim.Adam(network.parameters(), lr=config.learning_rate, fused=True)
-    decay = torch.optim.lr_scheduler.StepLR(optimiser, config.decay_every, config.decay)
-    best = torch.full((network.members,), float("inf"), dtype=torch.float64)
-    best_step = torch.zeros(network.members, dtype=torch.long)
-    weights = {name: value.clone() for name, value in network.state_dict().items()}
-    history: list[dict[str, Any]] = []
-    done = 0
-    while done < config.steps:
-        todo = min(config.select_every, config.steps - done)
-        steps = toy.draw(done // config.select_every)
-        features = network.features(steps.x_t, steps.t)
-        total = torch.zeros(network.members)
-        for index in range(todo):
-            error = (network.from_features(features[index]) - steps.target[index]) ** 2
-            loss = (steps.weight[index] * error).mean(1)
-            optimiser.zero_grad()
-            loss.sum().backward()
-            optimiser.step()
-            decay.step()
-            total += loss.detach()
-        done += todo
-        if not torch.isfinite(total).all():
-            which = [config.members[i] for i in (~torch.isfinite(total)).nonzero()[:, 0].tolist()]
-            raise NonFiniteLoss(f"toy: loss of {which} is not finite at step {done}")
-        found, _ = toy.errors(network, config.num_select, "select")
-        better = found < best
-        best = torch.where(better, found, best)
-        best_step[better] = done
-        for name, value in network.state_dict().items():
-            weights[name][better] = value[better]
-        history.append({"step": done, "loss": (total / todo).tolist(), "error": found.tolist()})
-        if callback is not None:
-            callback(done)
-    last = toy.errors(network, config.num_samples, "evaluate")
-    network.load_state_dict(weights)
-    chosen = toy.errors(network, config.num_samples, "evaluate")
-    members = [
-        {
-            "arm": arm,
-            "seed": seed,
-            "error": float(chosen[0][i]),
-            "w2": float(chosen[1][i]),
-            "best_step": int(best_step[i]),
-            "last_error": float(last[0][i]),
-            "last_w2": float(last[1][i]),
-        }
-        for i, (arm, seed) in enumerate(config.members)
-    ]
-    return ToyResult(members, history, weights)

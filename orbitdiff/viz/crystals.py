@@ -149,7 +149,8 @@ def formula(crystal: Crystal) -> str:
     """Formula of one cell with subscripts, elements in order of the periodic table."""
     numbers, counts = np.unique(crystal.atom_types, return_counts=True)
     parts = [
-        symbol(z) + (f"$_{{{n}}}$" if n > 1 else "") for z, n in zip(numbers, counts, strict=True)
+        symbol(z) + (f"$_{{{n}}}$" if n > 1 else "")
+        for z, n in zip(numbers.tolist(), counts.tolist(), strict=True)
     ]
     return "".join(parts)
 

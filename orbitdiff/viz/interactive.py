@@ -12,7 +12,7 @@ from orbitdiff.errors import BadInput, MissingExtra
 from orbitdiff.export import write_atomically
 from orbitdiff.viz.scene import Comparison, Scene, align, colour, make_scene, radius, symbol
 
-__all__ = ["interactive_fragment", "write_interactive"]
+__all__ = ["interactive_fragment", "write_interactive", "write_view"]
 
 PIXELS_PER_ANGSTROM = 46.0
 
@@ -34,14 +34,26 @@ def write_interactive(comparisons: Sequence[Comparison], path: Path, *, title: s
     MissingExtra
         plotly is not installed.
     """
+    return write_view(interactive_fragment(comparisons), path, title=title)
+
+
+def write_view(fragment: str, path: Path, *, title: str) -> Path:
+    """Write a fragment as a whole HTML file.
+
+    Parameters
+    ----------
+    fragment : str
+        From `interactive_fragment`, or a sentence that says why there is none.
+    path : Path
+    title : str
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    body = interactive_fragment(comparisons)
     write_atomically(
         path,
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         f"<title>{escape(title)}</title></head>"
         '<body style="font-family:system-ui,sans-serif;color:#222;margin:1rem 1.5rem">'
-        f"<h1 style='font-size:1.2rem'>{escape(title)}</h1>{body}</body></html>\n",
+        f"<h1 style='font-size:1.2rem'>{escape(title)}</h1>{fragment}</body></html>\n",
     )
     return path
 
@@ -114,7 +126,7 @@ def interactive_fragment(comparisons: Sequence[Comparison]) -> str:
 def plain_formula(crystal: Crystal) -> str:
     """Formula of one cell without markup."""
     numbers, counts = np.unique(crystal.atom_types, return_counts=True)
-    pairs = zip(numbers, counts, strict=True)
+    pairs = zip(numbers.tolist(), counts.tolist(), strict=True)
     return "".join(symbol(z) + (str(n) if n > 1 else "") for z, n in pairs)
 
 

@@ -1,13 +1,12 @@
 """The Prefect flow: the DAG of dvc.yaml, one Prefect task per DVC stage."""
 
-import subprocess
-import sys
+import time
 from pathlib import Path
 
 from prefect import flow, task
-from prefect.artifacts import create_markdown_artifact
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
-from orbitdiff.errors import OrbitDiffError
+from pipelines.build import reproduce
 from pipelines.dag import stages_of
 from pipelines.params import load
 
@@ -15,11 +14,9 @@ __all__ = ["crystals"]
 
 
 @task(task_run_name="{stage}", retries=1, retry_delay_seconds=5)
-def reproduce(stage: str, *, root: str) -> str:
+def stage_task(stage: str, *, root: str) -> str:
     """Run one DVC stage where it is stale; its output goes to the terminal."""
-    command = [sys.executable, "-m", "dvc", "repro", "--single-item", stage]
-    if subprocess.run(command, cwd=root, check=False).returncode != 0:
-        raise OrbitDiffError(f"stage {stage} failed; its own message stands above")
+    reproduce(stage, single=True, root=root)
     return stage
 
 
@@ -41,11 +38,16 @@ def crystals(preset: str = "demo", root: str = ".") -> str:
     """
     folder = Path(root)
     stages = stages_of(load(folder / "params.yaml"), preset)
-    for number, (stage, _) in enumerate(stages, start=1):
+    rows = []
+    for number, (stage, needs) in enumerate(stages, start=1):
         print(f"[{number}/{len(stages)}] {stage}")
-        reproduce(stage, root=root)
+        clock = time.perf_counter()
+        stage_task(stage, root=root)
+        seconds = round(time.perf_counter() - clock, 1)
+        rows.append({"stage": stage, "needs": ", ".join(needs), "seconds": seconds})
     report = folder / "reports" / "crystals" / preset
     create_markdown_artifact(
         (report / "table.md").read_text(), key=f"crystals-{preset}", description="metrics"
     )
+    create_table_artifact(rows, key=f"crystals-{preset}-stages", description="stages and times")
     return str(report / "report.html")

@@ -10,17 +10,17 @@ from orbitdiff.data.crystals import CrystalDataset
 from orbitdiff.errors import BadInput
 from orbitdiff.export import read_samples, write_atomically
 from orbitdiff.metrics.comparison import arm_rows
-from orbitdiff.viz.page import Figure, Table, html_page, markdown_table
+from orbitdiff.viz.page import Figure, html_page, markdown_table
 from orbitdiff.viz.scene import Comparison
-from orbitdiff.viz.style import arm_label
 from pipelines.stages.base import Executor, Tracker
 from pipelines.stages.diagnostics import ess_of_estimators
+from pipelines.stages.report_tables import describe, level_table, main_table
 
 __all__ = ["arm_rows", "read_runs", "run", "select_comparisons"]
 
 SHOWN = 8
 TURNED = 24
-NOTHING = "–"
+NO_SAMPLES = "samples are not on this machine (dvc pull brings them)"
 ESS_CAPTION = (
     "Effective sample size of the sampled estimators by noise level, mean over validation "
     "crystals. The closed form needs none."
@@ -71,94 +71,6 @@ def read_runs(folders: Mapping[str, Path]) -> tuple[dict[str, dict[str, Any]], l
     return runs, missing
 
 
-def _pm(value: Mapping[str, Any] | None, key: str = "std", digits: int = 4) -> str:
-    if value is None:
-        return NOTHING
-    sign = "+" if key == "standard_error" else ""
-    error = "" if value[key] is None else f" ± {value[key]:.{digits}f}"
-    return f"{value['mean']:{sign}.{digits}f}{error}"
-
-
-def main_table(rows: Sequence[Mapping[str, Any]]) -> Table:
-    """One line per estimator."""
-    head = [
-        "estimator", "seeds", "match rate (rule: all)", "match rate (rule: valid)", "RMSE (all)",
-        "METRe", "cRMSE (all)", "distance to exact target", "distance − plain (paired)",
-        "match rate − plain (paired)", "steps to plain's final distance", "ms/step", "ESS",
-    ]  # fmt: skip
-    body = []
-    for row in rows:
-        reached = [
-            str(step) if step is not None else "never" for step in row.get("steps_to_plain", [])
-        ]
-        body.append([
-            arm_label(row["estimator"]),
-            str(len(row["seeds"])),
-            _pm(row.get("match_rate_all"), digits=3),
-            _pm(row.get("match_rate_valid"), digits=3),
-            _pm(row.get("rmse_all"), digits=3),
-            _pm(row.get("metre"), digits=3),
-            _pm(row.get("crmse_all"), digits=3),
-            _pm(row.get("distance")),
-            _pm(row.get("paired_distance"), "standard_error"),
-            _pm(row.get("paired_match_rate"), "standard_error", 3),
-            ", ".join(reached) or NOTHING,
-            f"{1e3 * row['step_seconds']:.1f}" if "step_seconds" in row else NOTHING,
-            f"{row['ess']:.1f}" if "ess" in row else NOTHING,
-        ])  # fmt: skip
-    return Table("Estimators compared", head, body)
-
-
-def level_table(rows: Sequence[Mapping[str, Any]]) -> Table:
-    """Validation distance by noise level, one line per estimator."""
-    levels = list(dict.fromkeys(lvl for row in rows for lvl in row.get("distance_by_sigma", {})))
-    body = [
-        [arm_label(row["estimator"])]
-        + [_pm(row.get("distance_by_sigma", {}).get(level)) for level in levels]
-        for row in rows
-    ]
-    head = ["estimator", *(f"σ = {level}" for level in levels)]
-    return Table("Mean-square distance to the exact target at the end, by noise level", head, body)
-
-
-def describe(
-    params: Any, runs: Mapping[str, Mapping[str, Any]], missing: Sequence[str]
-) -> list[str]:
-    """Notes under the table: what was measured on what, what is not there."""
-    first = next(iter(runs.values()))["metrics"]
-    sampler = first.get("sampler", {})
-    matcher = first.get("matcher", {})
-    notes = [
-        f"data set {params.dataset}: {first.get('note', '')}",
-        f"evaluated on {first['num_references']} of {first.get('num_test', '?')} test crystals "
-        f"(the first by sha256 of their id), {first['samples_per_crystal']} sample(s) each",
-        f"sampler {sampler.get('sampler', '?')}, {sampler.get('steps', '?')} steps, "
-        f"{sampler.get('calls', '?')} network calls per structure",
-        "pymatgen StructureMatcher("
-        + ", ".join(f"{name}={value:g}" for name, value in sorted(matcher.items()))
-        + f"); validity rules: {first.get('validity_rules', '')}",
-        "mean ± standard deviation over seeds; paired differences to plain of the same seed ± "
-        "standard error over seeds; steps per seed, in order of seed",
-        "distance: the network's score of the fractional coordinates against the exact "
-        "translation × permutation target, in units of the plain target's mean square",
-        f"ESS {NOTHING}: plain and closed-form targets draw no samples",
-    ]
-    samplers = {
-        json.dumps(found["metrics"].get("sampler", {}).get("calls")) for found in runs.values()
-    }
-    if len(samplers) > 1:
-        notes.append("WARNING: the runs were sampled with different numbers of network calls")
-    failures = sum(found["metrics"].get("failures", 0) for found in runs.values())
-    if failures:
-        notes.append(f"{failures} comparison(s) failed and count as no match")
-    no_history = [name for name, found in runs.items() if not found["history"]]
-    if no_history:
-        notes.append(f"no training history: {', '.join(no_history)}")
-    if missing:
-        notes.append(f"not there yet: {', '.join(missing)}")
-    return notes
-
-
 def select_comparisons(samples: Path, results: Path, data: Path, *, num: int) -> list[Comparison]:
     """Pairs to show: matches and misses in turn, each in the order of the test set's hash.
 
@@ -199,7 +111,7 @@ def draw(
     """Write all figures; return them and the interactive fragment."""
     from orbitdiff.viz.crystals import draw_comparisons, draw_message
     from orbitdiff.viz.curves import calls_curve, distance_by_level, ess_by_level, learning_curves
-    from orbitdiff.viz.interactive import interactive_fragment, write_interactive
+    from orbitdiff.viz.interactive import interactive_fragment, write_view
 
     arms: dict[str, list[list[dict[str, Any]]]] = {}
     for found in runs.values():
@@ -219,7 +131,7 @@ def draw(
         draw_comparisons(shown, cells)
         view = interactive_fragment(pairs)
         title = f"Generated against true cells: {name}"
-        write_interactive(pairs, folder / "structures.html", title=title)
+        write_view(view, folder / "structures.html", title=title)
         rate = runs[name]["metrics"]["match_rate_all"]
         caption = (
             f"Run {name}: the first {matches} test crystals by hash that match and the first "
@@ -228,7 +140,8 @@ def draw(
         )
         figures.append(Figure(cells, caption, wide=True))
     else:
-        draw_message("samples are not on this machine (dvc pull brings them)", cells)
+        draw_message(NO_SAMPLES, cells)
+        write_view(NO_SAMPLES, folder / "structures.html", title=params.preset)
     curves, levels = folder / "learning_curves.png", folder / "distance_by_level.png"
     learning_curves(arms, curves)
     distance_by_level(arms, levels)

@@ -10,12 +10,33 @@ from typing import Any, final
 from pipelines.environment import prepare_environment
 from pipelines.stages.base import TrackedRun
 
-__all__ = ["MLflowTracker", "tracking_uri"]
+__all__ = ["MLflowTracker", "newest_run", "tracking_uri"]
 
 
 def tracking_uri() -> str:
     """$MLFLOW_TRACKING_URI, or sqlite in the current folder."""
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path.cwd() / 'mlflow.db'}"
+
+
+def newest_run(experiment: str, name: str) -> str:
+    """Where the newest run of a name stands: its id and the folder or URI of its artifacts."""
+    prepare_environment()
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(tracking_uri=tracking_uri())
+    found = client.get_experiment_by_name(experiment)
+    if found is None:
+        return f"none in {tracking_uri()}"
+    runs = client.search_runs(
+        [found.experiment_id],
+        f"attributes.run_name = '{name}'",
+        order_by=["attributes.start_time DESC"],
+        max_results=1,
+    )
+    if not runs:
+        return f"none named {name!r} in {tracking_uri()}"
+    info = runs[0].info
+    return f"{info.run_id} in {tracking_uri()}, artifacts in {info.artifact_uri}"
 
 
 @final

@@ -19,10 +19,11 @@ def params() -> Params:
 
 def test_every_preset_and_estimator_is_valid(params: Params) -> None:
     count = 0
-    for preset in params.presets("crystals"):
-        for estimator in params.raw["crystals"][preset]["estimators"]:
-            params.select("crystals", preset, dataset="x", estimator=estimator, seed=0)
-            count += 1
+    for task in ("crystals", *({"toy"} & set(params.raw))):
+        for preset in params.presets(task):
+            for estimator in params.raw[task][preset]["estimators"]:
+                params.select(task, preset, dataset="x", estimator=estimator, seed=0)
+                count += 1
     assert count >= 10
 
 
