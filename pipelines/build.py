@@ -80,7 +80,7 @@ def build_run(
     if not changes and selected.run_name in params.builds:
         reproduce(f"{last}@{selected.run_name}", dry_run=dry_run)
         return
-    from pipelines.__main__ import run_stage
+    from pipelines.assemble import run_stage
 
     known = params.raw["datasets"]
     if selected.dataset not in known:

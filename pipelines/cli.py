@@ -137,7 +137,7 @@ def prepare(
     seed: Seed = 0,
 ) -> None:
     """Prepare your own data: parquet shards, rejected.csv, manifest.json."""
-    from pipelines.__main__ import make_executor
+    from pipelines.assemble import make_executor
     from pipelines.stages.prepare import prepare_own
 
     crystals_only(task)
@@ -177,7 +177,7 @@ def evaluate(
     """Evaluate anybody's files: match rate, RMSE, validity, METRe, cRMSE."""
     import json
 
-    from pipelines.__main__ import make_executor
+    from pipelines.assemble import make_executor
     from pipelines.stages.evaluate import evaluate_files
 
     crystals_only(task)

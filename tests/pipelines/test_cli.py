@@ -81,7 +81,7 @@ def test_changed_runs_stay_outside_dvc(
 ) -> None:
     ran: list[tuple[str, Path]] = []
     monkeypatch.setattr(
-        "pipelines.__main__.run_stage",
+        "pipelines.assemble.run_stage",
         lambda stage, task, params, *, root, **rest: ran.append((stage, root)),
     )
     code, out, _ = orbitdiff("sample", "crystals", "--set", "train.steps=5")
