@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 
+from orbitdiff.errors import BadInput
 from pipelines.layout import stage_paths
 from pipelines.params import Params
 from pipelines.stages.base import Executor, LocalExecutor, NullTracker, Tracker
@@ -48,6 +49,9 @@ def run_stage(
 ) -> None:
     """Run one stage on the files of the layout."""
     if stage == "report":
+        if preset not in params.raw["reports"]:
+            known = sorted(params.raw["reports"])
+            raise BadInput(f"expected a preset of `reports` among {known}, got {preset!r}")
         runs = params.raw["reports"][preset]["runs"]
         first = params.builds[runs[0]]
         dataset, estimator, seed = first["dataset"], first["estimator"], first["seed"]

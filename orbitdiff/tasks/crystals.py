@@ -11,6 +11,7 @@ from torch import nn
 
 from orbitdiff.batch import Batch
 from orbitdiff.data.crystals import CrystalDataset
+from orbitdiff.errors import BadInput
 from orbitdiff.groups.torus import TorusTranslation
 from orbitdiff.kernels import (
     CosineVP,
@@ -49,6 +50,13 @@ class DataConfig:
 
     max_atoms: int = 20
     prototypes: int = 1200
+
+    def __post_init__(self) -> None:
+        if self.max_atoms < 1 or self.prototypes < 1:
+            raise BadInput(
+                "expected data.max_atoms and data.prototypes of at least 1, "
+                f"got {self.max_atoms} and {self.prototypes}"
+            )
 
 
 @dataclass(frozen=True)
@@ -109,6 +117,13 @@ class SampleConfig:
     batch_size: int
     sampler: SamplerConfig
 
+    def __post_init__(self) -> None:
+        if self.num_test < 0 or self.samples_per_crystal < 1 or self.batch_size < 1:
+            raise BadInput(
+                "expected sample.num_test >= 0, samples_per_crystal >= 1 and batch_size >= 1, "
+                f"got {self.num_test}, {self.samples_per_crystal}, {self.batch_size}"
+            )
+
 
 @dataclass(frozen=True)
 class EvaluateConfig:
@@ -127,6 +142,10 @@ class EvaluateConfig:
     stol: float = 0.5
     ltol: float = 0.3
     angle_tol: float = 10.0
+
+    def __post_init__(self) -> None:
+        if not (self.stol > 0 and self.ltol > 0 and self.angle_tol > 0):
+            raise BadInput(f"expected positive tolerances, got {self}")
 
 
 @dataclass(frozen=True)

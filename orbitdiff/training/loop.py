@@ -69,6 +69,9 @@ class TrainConfig:
         for name in ("steps", "batch_size", "checkpoint_every", "validate_every", "log_every"):
             if getattr(self, name) < 1:
                 raise BadInput(f"train.{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("learning_rate", "clip_norm"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise BadInput(f"train.{name} must be positive, got {getattr(self, name)}")
         if self.precision not in ("float32", "bfloat16"):
             raise BadInput(f"train.precision is float32 or bfloat16, got {self.precision!r}")
         if not 1 <= self.num_workers <= self.batch_size:

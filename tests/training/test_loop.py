@@ -126,7 +126,8 @@ def test_every_row_comes_once_per_epoch():
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("steps", 0), ("precision", "half"), ("num_workers", 9)]
+    ("name", "value"),
+    [("steps", 0), ("precision", "half"), ("num_workers", 9), ("learning_rate", -1.0)],
 )
 def test_bad_numbers_are_refused(name, value):
     numbers = {"steps": 1, "batch_size": 4, name: value}
