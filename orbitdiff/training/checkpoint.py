@@ -109,9 +109,8 @@ def load_model(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 def load_trainer(folder: Path) -> dict[str, Any]:
     """Read the trainer state without executing anything from the file."""
     try:
-        state: dict[str, Any] = torch.load(
-            folder / "trainer.pt", weights_only=True, map_location="cpu"
-        )
+        file = folder / "trainer.pt"
+        state: dict[str, Any] = torch.load(file, weights_only=True, map_location="cpu")
     except Exception as error:
         raise CheckpointError(f"cannot read {folder / 'trainer.pt'}: {error}") from error
     return state
