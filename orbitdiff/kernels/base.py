@@ -96,6 +96,19 @@ class NoiseKernel(ABC):
     ) -> Tensor:
         """What a denoiser with this parametrization regresses on, given the true x_0."""
 
+    def log_prob_and_target(
+        self,
+        x_t: Points,
+        x_0: Points,
+        t: PerSample,
+        parametrization: Parametrization,
+        *,
+        mask: Mask | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """`log_prob_per_axis` and `target` together, for kernels that share work."""
+        log_prob = self.log_prob_per_axis(x_t, x_0, t, mask=mask)
+        return log_prob, self.target(x_t, x_0, t, parametrization)
+
     @abstractmethod
     def convert(
         self, value: Points, src: Parametrization, dst: Parametrization, x_t: Points, t: PerSample

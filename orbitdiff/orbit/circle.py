@@ -10,6 +10,7 @@ import math
 
 import torch
 
+from orbitdiff.kernels.wrapped_normal import IMAGES, images_needed, sum_images
 from orbitdiff.typing import Tensor
 
 __all__ = ["cuts", "translation_mean", "trapezoid"]
@@ -18,8 +19,6 @@ SWITCH = 0.13
 """Cuts where sigma sqrt(n) is at most this: neglected unwrappings weigh below 2e-11."""
 NODES = 1.20
 """Trapezoid nodes per sqrt(n) / sigma, for a relative error of 1e-12."""
-IMAGES = ((1, 0.18), (2, 0.31), (3, 0.44), (4, 0.57))
-"""Images |k| <= K and the largest sigma at which they leave out less than 1e-13."""
 GROUPS = (10, 16, 26, 42, 68, 110, math.inf)
 """Rows are computed together up to these node counts."""
 
@@ -54,8 +53,7 @@ def translation_mean(z: Tensor, sigma: Tensor, real: Tensor) -> tuple[Tensor, Te
         rows = large[chosen]
         if len(rows) == 0:
             continue
-        largest = float(sigma[rows].max())
-        images = next((k for k, limit in IMAGES if largest <= limit), math.ceil(8 * largest))
+        images = images_needed(float(sigma[rows].max()))
         nodes = int(needed[chosen].max())
         log_z[rows], score[rows] = trapezoid(z[rows], sigma[rows], real[rows], nodes, images)
     return log_z, score
@@ -115,9 +113,6 @@ def trapezoid(
 ) -> tuple[Tensor, Tensor]:
     """Return log Z and the mean score by the periodic trapezoid over the shift.
 
-    Images are taken relative to the nearest one: exp(-k (k/2 +- d) / sigma^2), at most 1 for
-    |d| <= 1/2, so nothing overflows and no density underflows.
-
     Parameters
     ----------
     z : (R, N)
@@ -132,13 +127,7 @@ def trapezoid(
     rate = (1.0 / sigma**2)[:, None]
     d = z.T[..., None] - tau
     d -= torch.round(d)
-    total, moment = torch.ones_like(d), torch.zeros_like(d)
-    for k in range(1, images + 1):
-        after = torch.add(d, 0.5 * k).mul_(-k * rate).exp_()
-        before = torch.sub(d, 0.5 * k).mul_(k * rate).exp_()
-        total += after
-        total += before
-        moment.add_(after.sub_(before), alpha=k)
+    total, moment = sum_images(d, rate, images)
     moment.div_(total).add_(d)
     log_density = total.log_().addcmul_(d, d * rate, value=-0.5)
     logits = (log_density * real.T[..., None]).sum(0)

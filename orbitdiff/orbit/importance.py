@@ -174,9 +174,11 @@ class ImportanceOrbit(OrbitEstimator):
             log_q = torch.cat([own, log_q], 1)
         images = self.act(elements, x_0[:, None])
         x_bk, t_bk, mask_bk = x_t[:, None], t[:, None], real[:, None]
-        log_p = self.kernel.log_prob_per_axis(x_bk, images, t_bk, mask=mask_bk).double()
-        log_q = log_q.double()
+        log_p, target = self.kernel.log_prob_and_target(
+            x_bk, images, t_bk, self.parametrization, mask=mask_bk
+        )
+        log_p, log_q = log_p.double(), log_q.double()
         if not self.per_axis:
             log_p, log_q = log_p.sum(-1, keepdim=True), log_q.sum(-1, keepdim=True)
         log_w = (log_p - log_q) / self.temperature
-        return log_w, self.kernel.target(x_bk, images, t_bk, self.parametrization)
+        return log_w, target

@@ -1,7 +1,6 @@
 """The training loop: plain torch, the same function alone, under Ray Train and inside a sweep."""
 
 import itertools
-import json
 import math
 import tempfile
 import time
@@ -19,10 +18,11 @@ from orbitdiff.objective import Loss, Objective
 from orbitdiff.seeding import epoch_order, stream
 from orbitdiff.training import checkpoint as store
 from orbitdiff.training.ema import moving_average
+from orbitdiff.training.history import History
 from orbitdiff.training.worker import Worker
 from orbitdiff.typing import Tensor
 
-__all__ = ["History", "TrainConfig", "TrainingTask", "train"]
+__all__ = ["TrainConfig", "TrainingTask", "train"]
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,8 @@ class TrainConfig:
         Decay of the averaged weights, warmed up as min(decay, (1+n)/(10+n)).
     checkpoint_every, validate_every, log_every : int
         Intervals in steps.
+    snapshot_every : int
+        Steps between the averaged weights that are kept for curves over training, 0 for none.
     num_workers : int
         Training processes.
     precision : str
@@ -61,6 +63,7 @@ class TrainConfig:
     checkpoint_every: int = 500
     validate_every: int = 500
     log_every: int = 50
+    snapshot_every: int = 0
     num_workers: int = 2
     precision: str = "float32"
     compile: bool = False
@@ -69,6 +72,8 @@ class TrainConfig:
         for name in ("steps", "batch_size", "checkpoint_every", "validate_every", "log_every"):
             if getattr(self, name) < 1:
                 raise BadInput(f"train.{name} must be at least 1, got {getattr(self, name)}")
+        if self.snapshot_every < 0:
+            raise BadInput(f"train.snapshot_every must be 0 or more, got {self.snapshot_every}")
         for name in ("learning_rate", "clip_norm"):
             if not 0 < getattr(self, name) < math.inf:
                 raise BadInput(f"train.{name} must be positive, got {getattr(self, name)}")
@@ -106,39 +111,6 @@ class TrainingTask(Protocol):
     def config(self) -> Mapping[str, Any]:
         """Return what is needed to build the task again, JSON types."""
         ...
-
-
-class History:
-    """One JSON object per line; lines after a resumed step are cut off.
-
-    Parameters
-    ----------
-    path : Path
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def rewind(self, step: int) -> None:
-        """Drop the records of steps after `step`."""
-        if not self.path.exists():
-            return
-        kept = []
-        for line in self.path.read_text().splitlines():
-            try:
-                if json.loads(line)["step"] <= step:
-                    kept.append(line + "\n")
-            except (ValueError, KeyError):
-                break
-        partial = self.path.with_suffix(".partial")
-        partial.write_text("".join(kept))
-        partial.replace(self.path)
-
-    def write(self, record: Mapping[str, Any]) -> None:
-        """Append one record."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("a") as file:
-            file.write(json.dumps(record) + "\n")
 
 
 def learning_rate(config: TrainConfig, step: int) -> float:
@@ -201,6 +173,7 @@ def train(
     *,
     seed: int,
     history: History,
+    snapshots: Path | None = None,
     progress: bool = True,
 ) -> dict[str, Any]:
     """Train a task's denoiser; resume from the worker's newest whole checkpoint.
@@ -217,6 +190,8 @@ def train(
         Start weights, order and noise; equal for every estimator of a comparison.
     history : History
         Rank 0 writes losses and validation figures.
+    snapshots : Path, optional
+        Rank 0 writes the averaged weights of every `snapshot_every`-th step to `STEP/` in it.
     progress : bool
         Print a progress line at each log interval.
 
@@ -250,6 +225,10 @@ def train(
         task.num_train(), config, seed=seed, rank=worker.rank,
         world_size=worker.world_size, start=start,
     )  # fmt: skip
+
+    def about(step: int) -> dict[str, Any]:
+        return {**task.config(), "step": step, "seed": seed}
+
     clock, seen = time.perf_counter(), 0
     metrics: dict[str, float] = {"step": start}
     sums: dict[str, float] = {}
@@ -295,6 +274,9 @@ def train(
                 validation = task.validate(ema.module)
                 history.write({"kind": "validation", "step": done, **validation})
             clock, seen, sums = time.perf_counter(), 0, {}
+        keep = config.snapshot_every and (done % config.snapshot_every == 0 or last)
+        if snapshots is not None and keep and worker.rank == 0:
+            store.save(snapshots / f"{done:07d}", ema.module.state_dict(), about(done))
         if done % config.checkpoint_every == 0 or last:
             with tempfile.TemporaryDirectory() as name:
                 folder = None
@@ -306,8 +288,7 @@ def train(
                         "ema": ema.state_dict(),
                         "optimiser": optimiser.state_dict(),
                     }
-                    about = {**task.config(), "step": done, "seed": seed}
-                    store.save(folder, ema.module.state_dict(), about, trainer=trainer)
+                    store.save(folder, ema.module.state_dict(), about(done), trainer=trainer)
                 worker.report({**metrics, "step": done}, folder)
             clock, seen, sums = time.perf_counter(), 0, {}
     return {**metrics, "weights": {k: v.cpu() for k, v in ema.module.state_dict().items()}}

@@ -11,7 +11,8 @@ from typing import Any
 from orbitdiff.errors import BadInput
 from orbitdiff.orbit.base import EstimatorSpec
 from orbitdiff.training import checkpoint as store
-from orbitdiff.training.loop import History, train
+from orbitdiff.training.history import History
+from orbitdiff.training.loop import train
 from orbitdiff.training.worker import Worker
 from pipelines.stages.base import Executor, Tracker
 
@@ -38,8 +39,14 @@ def training_loop(worker: Worker, config: dict[str, Any]) -> dict[str, Any]:
     settings = config["settings"]
     task = Crystals(settings, config["estimator"], Path(config["data"]))
     running = Path(config["running"])
-    history = History(running / "history.jsonl")
-    result = train(task, settings.train, worker, seed=config["seed"], history=history)
+    result = train(
+        task,
+        settings.train,
+        worker,
+        seed=config["seed"],
+        history=History(running / "history.jsonl"),
+        snapshots=running / "snapshots",
+    )
     weights = result.pop("weights")
     if worker.rank == 0:
         about = {**task.config(), **config["about"], "step": settings.train.steps}
@@ -64,7 +71,8 @@ def run(
     inputs : mapping
         `data`, a folder written by `prepare`.
     outputs : mapping
-        `model`, the folder to write: model.safetensors, config.json, history.jsonl.
+        `model`, the folder to write: model.safetensors, config.json, history.jsonl
+        and, where the preset keeps them, snapshots/STEP/ with the weights during training.
     executor : Executor
         Trains on `train.num_workers` processes; a run that was stopped continues.
     tracker : Tracker
@@ -122,6 +130,8 @@ def run(
         shutil.rmtree(partial, ignore_errors=True)
         shutil.copytree(running / "final", partial)
         shutil.copy(running / "history.jsonl", partial / "history.jsonl")
+        if (running / "snapshots").is_dir():
+            shutil.copytree(running / "snapshots", partial / "snapshots")
         shutil.rmtree(model, ignore_errors=True)
         os.replace(partial, model)
         tracked.artifact(model)

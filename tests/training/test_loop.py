@@ -1,4 +1,4 @@
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 import torch
@@ -9,7 +9,9 @@ from orbitdiff.errors import BadInput, NonFiniteLoss
 from orbitdiff.kernels import GaussianKernel, LinearSigma, Parametrization
 from orbitdiff.objective import DiffusedField, Objective
 from orbitdiff.orbit.plain import PlainTarget
-from orbitdiff.training.loop import History, TrainConfig, rows_of_worker, train
+from orbitdiff.training.checkpoint import load_model
+from orbitdiff.training.history import History
+from orbitdiff.training.loop import TrainConfig, rows_of_worker, train
 from orbitdiff.training.worker import LocalWorker
 
 
@@ -94,6 +96,22 @@ def test_stop_and_resume_give_the_same_bits(tmp_path):
     for name, value in whole["weights"].items():
         assert torch.equal(value, resumed["weights"][name]), name
     assert without_times(whole_history) == without_times(resumed_history)
+
+
+def test_snapshots_hold_the_averaged_weights_of_their_step(tmp_path):
+    config = replace(CONFIG, snapshot_every=10)
+    worker, history = LocalWorker(tmp_path), History(tmp_path / "history.jsonl")
+    snapshots = tmp_path / "snapshots"
+    result = train(
+        Tiny(), config, worker, seed=3, history=history, snapshots=snapshots, progress=False
+    )
+    assert sorted(path.name for path in snapshots.iterdir()) == ["0000010", "0000020", "0000023"]
+    weights, about = load_model(snapshots / "0000010")
+    with worker.restore() as newest:
+        last, _ = load_model(newest)
+    assert about["step"] == 10
+    assert not torch.equal(weights["linear.weight"], result["weights"]["linear.weight"])
+    assert torch.equal(last["linear.weight"], result["weights"]["linear.weight"])
 
 
 def test_training_reduces_the_loss(tmp_path):
