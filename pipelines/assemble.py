@@ -64,5 +64,7 @@ def run_stage(
     if stage == "report":
         for name in params.raw["reports"][preset]["runs"]:
             inputs[f"run:{name}"] = inputs["results"] / name
+            for curve in ("steps", "calls"):
+                inputs[f"{curve}:{name}"] = inputs["results"] / "curves" / f"{name}-{curve}.json"
     module = import_module(f"pipelines.stages.{stage}")
     module.run(selected, inputs, outputs, executor=make_executor(), tracker=make_tracker())

@@ -4,7 +4,7 @@ from pipelines.params import Params
 
 __all__ = ["STAGES", "stages_of"]
 
-STAGES = ("fetch", "prepare", "train", "sample", "evaluate", "report", "toy")
+STAGES = ("fetch", "prepare", "train", "sample", "evaluate", "steps", "calls", "report", "toy")
 
 
 def stages_of(params: Params, preset: str) -> list[tuple[str, list[str]]]:
@@ -27,10 +27,14 @@ def stages_of(params: Params, preset: str) -> list[tuple[str, list[str]]]:
         (f"fetch@{dataset}", []),
         (f"prepare@{dataset}", [f"fetch@{dataset}"]),
     ]
+    shown = []
     for run in report["runs"]:
         prepared = f"prepare@{dataset}"
         stages.append((f"train@{run}", [prepared]))
         stages.append((f"sample@{run}", [prepared, f"train@{run}"]))
         stages.append((f"evaluate@{run}", [prepared, f"sample@{run}", f"train@{run}"]))
-    stages.append((f"report@{preset}", [prepared, *(f"evaluate@{run}" for run in report["runs"])]))
+        curves = ["steps", "calls"] if run in params.raw["calls"] else ["steps"]
+        stages += [(f"{curve}@{run}", [prepared, f"train@{run}"]) for curve in curves]
+        shown += [f"{name}@{run}" for name in ("evaluate", *curves)]
+    stages.append((f"report@{preset}", [prepared, *shown]))
     return stages

@@ -13,7 +13,7 @@ def stage_paths(
     Parameters
     ----------
     stage : str
-        fetch, prepare, train, sample, evaluate, report or toy.
+        A name of `pipelines.dag.STAGES`.
     task, dataset, preset, run : str
     root : Path
         The repository, or `runs/NAME` for runs outside DVC.
@@ -34,6 +34,9 @@ def stage_paths(
         case "evaluate":
             inputs = {"data": data, "samples": samples, "model": model}
             return inputs, {"results": results / run}
+        case "steps" | "calls":
+            curve = results / "curves" / f"{run}-{stage}.json"
+            return {"data": data, "model": model}, {"curve": curve}
         case "report":
             inputs = {"results": results, "data": data, "samples": root / "samples"}
             return inputs, {"report": root / "reports" / task / preset}

@@ -82,7 +82,7 @@ class Params:
     """
 
     def __init__(self, raw: Mapping[str, Any]) -> None:
-        known = {"versions", "builds", "datasets", "reports", *CONFIGS}
+        known = {"versions", "builds", "calls", "datasets", "reports", *CONFIGS}
         unknown = sorted(set(raw) - known)
         if unknown:
             raise BadInput(f"params.yaml: unknown keys {unknown}; expected {sorted(known)}")

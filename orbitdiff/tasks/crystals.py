@@ -149,6 +149,28 @@ class EvaluateConfig:
 
 
 @dataclass(frozen=True)
+class CurvesConfig:
+    """Match rate during training and against network calls.
+
+    Parameters
+    ----------
+    num_test : int
+        Test crystals of each point, the first by the hash of their id; 0 takes all.
+    samplers : tuple of SamplerConfig
+        Samplers of the curve against network calls.
+    """
+
+    __pydantic_config__ = {"extra": "forbid"}
+
+    num_test: int = 250
+    samplers: tuple[SamplerConfig, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.num_test < 0:
+            raise BadInput(f"expected curves.num_test of at least 0, got {self.num_test}")
+
+
+@dataclass(frozen=True)
 class CrystalsConfig:
     """One preset of the task in params.yaml."""
 
@@ -162,6 +184,7 @@ class CrystalsConfig:
     kernel: KernelConfig = field(default_factory=KernelConfig)
     validation: ValidationConfig = field(default_factory=ValidationConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+    curves: CurvesConfig = field(default_factory=CurvesConfig)
 
 
 @final

@@ -9,7 +9,13 @@ import numpy as np
 from orbitdiff.errors import BadInput
 from orbitdiff.viz.style import arm_colour, arm_label, figure_file, plain_axes
 
-__all__ = ["calls_curve", "distance_by_level", "ess_by_level", "learning_curves"]
+__all__ = [
+    "calls_curve",
+    "distance_by_level",
+    "ess_by_level",
+    "learning_curves",
+    "match_rate_by_steps",
+]
 
 History = Sequence[Mapping[str, Any]]
 DISTANCE = "mean-square distance to the exact\ntranslation × permutation target"
@@ -48,31 +54,64 @@ def learning_curves(arms: Mapping[str, Sequence[History]], path: Path) -> Path:
         PNG.
     """
     figure, axes = canvas()
-    drawn = False
-    for name, histories in arms.items():
-        lines = [validations(history) for history in histories]
-        lines = [line for line in lines if line]
-        if not lines:
-            continue
-        drawn = True
-        tone, label = arm_colour(name), arm_label(name)
-        for line in lines:
-            axes.plot([row["step"] for row in line], [row["distance_mean"] for row in line],
-                      color=tone, lw=0.9, alpha=0.45)  # fmt: skip
-        shared = sorted(set.intersection(*({row["step"] for row in line} for line in lines)))
-        tables = [{row["step"]: row["distance_mean"] for row in line} for line in lines]
-        means = [float(np.mean([table[step] for table in tables])) for step in shared]
-        many = f" ({len(lines)} seeds)" if len(lines) > 1 else " (1 seed)"
-        axes.plot(shared, means, color=tone, lw=2.2, label=label + many,
-                  marker="o" if len(shared) < 3 else None)  # fmt: skip
-    axes.set_xlabel("training steps")
+    lines = {
+        name: [{row["step"]: row["distance_mean"] for row in validations(history)}
+               for history in histories]
+        for name, histories in arms.items()
+    }  # fmt: skip
     axes.set_ylabel(DISTANCE)
-    if drawn:
+    if seed_lines(axes, lines):
         log_values(axes)
-        axes.legend(frameon=False)
     else:
         empty(axes, "no run has a validation record")
     return figure_file(figure, path)
+
+
+def match_rate_by_steps(
+    arms: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]], path: Path
+) -> Path:
+    """Draw the match rate against training steps: thin lines per seed, thick their mean.
+
+    Parameters
+    ----------
+    arms : mapping of estimator to the points of its seeds
+        Points hold `step` and `match_rate_all`.
+    path : Path
+        PNG.
+    """
+    figure, axes = canvas()
+    lines = {
+        name: [{point["step"]: point["match_rate_all"] for point in points} for points in seeds]
+        for name, seeds in arms.items()
+    }
+    axes.set_ylabel("match rate (rule: all)")
+    if seed_lines(axes, lines):
+        axes.set_ylim(bottom=0)
+    else:
+        empty(axes, "no run has a curve over steps")
+    return figure_file(figure, path)
+
+
+def seed_lines(axes: Any, arms: Mapping[str, Sequence[Mapping[int, float]]]) -> bool:
+    """Draw values by step: thin lines per seed, thick their mean; False where there are none."""
+    drawn = False
+    for name, seeds in arms.items():
+        lines = [line for line in seeds if line]
+        if not lines:
+            continue
+        drawn = True
+        tone = arm_colour(name)
+        for line in lines:
+            axes.plot(*zip(*sorted(line.items()), strict=True), color=tone, lw=0.9, alpha=0.45)
+        shared = sorted(set.intersection(*(set(line) for line in lines)))
+        means = [float(np.mean([line[step] for line in lines])) for step in shared]
+        many = f"{len(lines)} seeds" if len(lines) > 1 else "1 seed"
+        axes.plot(shared, means, color=tone, lw=2.2, label=f"{arm_label(name)} ({many})",
+                  marker="o" if len(shared) < 3 else None)  # fmt: skip
+    axes.set_xlabel("training steps")
+    if drawn:
+        axes.legend(frameon=False)
+    return drawn
 
 
 def distance_by_level(arms: Mapping[str, Sequence[History]], path: Path) -> Path:
@@ -150,7 +189,7 @@ def calls_curve(points: Sequence[Mapping[str, Any]], path: Path) -> Path:
 
     Parameters
     ----------
-    points : sequence of {"estimator", "sampler", "calls", "match_rate"}
+    points : sequence of {"estimator", "sampler", "calls", "match_rate_all"}
     path : Path
         PNG.
 
@@ -165,7 +204,7 @@ def calls_curve(points: Sequence[Mapping[str, Any]], path: Path) -> Path:
     lines: dict[tuple[str, str], list[tuple[int, float]]] = {}
     for point in points:
         key = (str(point["estimator"]), str(point["sampler"]))
-        lines.setdefault(key, []).append((int(point["calls"]), float(point["match_rate"])))
+        lines.setdefault(key, []).append((int(point["calls"]), float(point["match_rate_all"])))
     samplers = list(dict.fromkeys(sampler for _, sampler in lines))
     for (name, sampler), line in lines.items():
         style = ("-", "--", ":", "-.")[samplers.index(sampler) % 4]

@@ -102,6 +102,23 @@ def mixed(pairs: Sequence[Comparison], num: int) -> list[Comparison]:
     return matched[:matches] + missed[: num - matches]
 
 
+def read_points(
+    inputs: Mapping[str, Path], kind: str, runs: Mapping[str, Mapping[str, Any]]
+) -> dict[str, list[list[dict[str, Any]]]]:
+    """Points of the curves `steps` or `calls` that are there, by estimator, a list per seed."""
+    arms: dict[str, list[list[dict[str, Any]]]] = {}
+    for name, found in runs.items():
+        path = inputs.get(f"{kind}:{name}")
+        if path is None or not path.is_file():
+            continue
+        try:
+            points = json.loads(path.read_text())["points"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise BadInput(f"{path} is no curve of the {kind} stage ({error!r})") from error
+        arms.setdefault(found["metrics"]["run"]["estimator"], []).append(points)
+    return arms
+
+
 def draw(
     params: Any,
     inputs: Mapping[str, Path],
@@ -110,7 +127,13 @@ def draw(
 ) -> tuple[list[Figure], str]:
     """Write all figures; return them and the interactive fragment."""
     from orbitdiff.viz.crystals import draw_comparisons, draw_message
-    from orbitdiff.viz.curves import calls_curve, distance_by_level, ess_by_level, learning_curves
+    from orbitdiff.viz.curves import (
+        calls_curve,
+        distance_by_level,
+        ess_by_level,
+        learning_curves,
+        match_rate_by_steps,
+    )
     from orbitdiff.viz.interactive import interactive_fragment, write_view
 
     arms: dict[str, list[list[dict[str, Any]]]] = {}
@@ -143,22 +166,29 @@ def draw(
         draw_message(NO_SAMPLES, cells)
         write_view(NO_SAMPLES, folder / "structures.html", title=params.preset)
     curves, levels = folder / "learning_curves.png", folder / "distance_by_level.png"
+    rates = folder / "match_rate_by_steps.png"
     learning_curves(arms, curves)
     distance_by_level(arms, levels)
+    steps = read_points(inputs, "steps", runs)
+    match_rate_by_steps(steps, rates)
     figures += [
         Figure(curves, "Validation distance during training: thin lines are seeds, thick lines "
                "their mean. One yardstick for all arms."),
         Figure(levels, "Validation distance at the end of training, by noise level; bars reach "
                "from the lowest to the highest seed."),
+        Figure(rates, "Match rate during training, averaged weights of the step; thin lines are "
+               "seeds, thick lines their mean."),
     ]  # fmt: skip
     specs = {name: spec for name, spec in params.settings.estimators.items() if name in arms}
     ess = ess_of_estimators(params.settings, specs, inputs["data"])
     if ess:
         path = ess_by_level(ess, folder / "ess_by_level.png")
         figures.append(Figure(path, ESS_CAPTION))
-    calls = inputs.get("calls", inputs["results"] / "calls.json")
-    if calls.is_file():
-        path = calls_curve(json.loads(calls.read_text()), folder / "match_rate_by_calls.png")
+    calls = read_points(inputs, "calls", runs)
+    points = [{**point, "estimator": name}
+              for name, seeds in calls.items() for seed in seeds for point in seed]  # fmt: skip
+    if points:
+        path = calls_curve(points, folder / "match_rate_by_calls.png")
         figures.append(Figure(path, "Match rate against network calls per structure."))
     return figures, view
 
@@ -177,9 +207,8 @@ def run(
     ----------
     params : RunParams
     inputs : mapping
-        `run:NAME` results folders, `results` (their parent; calls.json there, a list of
-        {"estimator", "sampler", "calls", "match_rate"}, gives one more figure), `data`,
-        `samples` (folder of sample folders, may be absent).
+        `run:NAME` results folders, `steps:NAME` and `calls:NAME` curves (may be absent),
+        `data`, `samples` (folder of sample folders, may be absent).
     outputs : mapping
         `report`.
     executor, tracker

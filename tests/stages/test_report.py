@@ -94,12 +94,15 @@ def test_a_whole_report(tmp_path, crystals, inputs, make, capsys, monkeypatch):
         for seed in range(2):
             inputs |= write_run(tmp_path, crystals, arm, seed, rate=rate + 0.1 * seed,
                                 history=start, ess=arm == "isir")  # fmt: skip
-    points = [{"estimator": "exact", "sampler": "multistep", "calls": c, "match_rate": c / 200}
-              for c in (10, 100)]  # fmt: skip
-    (inputs["results"] / "calls.json").write_text(json.dumps(points))
+    inputs["calls:cpu-perov_5-exact-0"] = tmp_path / "calls.json"
+    inputs["steps:cpu-perov_5-exact-0"] = tmp_path / "steps.json"
+    points = [{"sampler": "multistep", "calls": c, "match_rate_all": c / 200} for c in (10, 100)]
+    (tmp_path / "calls.json").write_text(json.dumps({"points": points}))
+    points = [{"step": step, "match_rate_all": step / 1000} for step in (100, 600)]
+    (tmp_path / "steps.json").write_text(json.dumps({"points": points}))
     out = make(inputs)
     names = {"cells.png", "distance_by_level.png", "ess_by_level.png", "learning_curves.png",
-             "match_rate_by_calls.png", "report.html", "structures.html", "table.json",
+             "match_rate_by_calls.png", "match_rate_by_steps.png", "report.html", "structures.html", "table.json",
              "table.md"}  # fmt: skip
     assert {path.name for path in out.iterdir()} == names
     table = (out / "table.md").read_text()
@@ -116,8 +119,8 @@ def test_a_whole_report(tmp_path, crystals, inputs, make, capsys, monkeypatch):
     assert [row["estimator"] for row in rows] == ["plain", "isir", "exact"]
     assert "report:" in capsys.readouterr().out
     page = (out / "report.html").read_text()
-    assert page.count("<img alt=") == 5
-    assert page.count("<figcaption>") == 5
+    assert page.count("<img alt=") == 6
+    assert page.count("<figcaption>") == 6
     for name in ("report.html", "structures.html"):
         assert [a for a in addresses(out / name) if not a.startswith("data:")] == []
         assert not re.search(r"@import|url\(\s*['\"]?https?:", report_style(out / name))
