@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from orbitdiff.errors import BadInput
+from orbitdiff.samplers.config import SamplerConfig
 from pipelines.stages.base import Executor, Tracker
 from pipelines.stages.curves import measure, write_curve
 
@@ -39,7 +40,10 @@ def run(
     samplers = params.settings.curves.samplers
     if not samplers:
         raise BadInput(f"expected curves.samplers of preset {params.preset}, got an empty list")
-    settings = [({}, inputs["model"], sampler) for sampler in samplers]
+    model = inputs["model"]
+    settings: list[tuple[dict[str, int], Path, SamplerConfig]] = [
+        ({}, model, sampler) for sampler in samplers
+    ]
     points = measure(params, inputs["data"], settings, executor=executor)
     write_curve(
         params, "calls", points, outputs["curve"], tracker=tracker,
