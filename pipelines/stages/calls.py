@@ -46,6 +46,6 @@ def run(
     ]
     points = measure(params, inputs["data"], settings, executor=executor)
     write_curve(
-        params, "calls", points, outputs["curve"], tracker=tracker,
+        params, "calls", points, outputs["curve"], data=inputs["data"], tracker=tracker,
         step=lambda point: point["calls"],
     )  # fmt: skip

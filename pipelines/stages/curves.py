@@ -13,6 +13,7 @@ from orbitdiff.inference import CrystalModel
 from orbitdiff.metrics.crystals import Pair, Tolerances, compare_crystals
 from orbitdiff.samplers.config import SamplerConfig, build_sampler
 from pipelines.stages.base import Executor, Tracker
+from pipelines.stages.provenance import recorded
 from pipelines.stages.sample import sample_test
 
 __all__ = ["measure", "write_curve"]
@@ -84,6 +85,7 @@ def write_curve(
     points: Sequence[Mapping[str, Any]],
     out: Path,
     *,
+    data: Path,
     tracker: Tracker,
     step: Callable[[Mapping[str, Any]], int],
 ) -> None:
@@ -97,9 +99,7 @@ def write_curve(
     out.parent.mkdir(parents=True, exist_ok=True)
     content = {"run": about, "points": list(points)}
     write_atomically(out, json.dumps(content, indent=2, sort_keys=True) + "\n")
-    with tracker.run(
-        f"{name} {params.run_name}", experiment=params.task, params=params.flat(), tags={}
-    ) as tracked:
+    with recorded(tracker, params, name, data=data) as tracked:
         for point in points:
             found = {f"{point['sampler']}.match_rate_all": point["match_rate_all"]}
             tracked.metrics(found, step=step(point))

@@ -20,6 +20,7 @@ from orbitdiff.export import read_samples, write_atomically
 from orbitdiff.metrics.base import MetricResult
 from orbitdiff.metrics.crystals import Judged, Pair, Tolerances, compare_crystals
 from pipelines.stages.base import Executor, Tracker
+from pipelines.stages.provenance import recorded
 
 __all__ = ["evaluate_files", "run", "write_results"]
 
@@ -88,9 +89,7 @@ def run(
     folder = outputs["results"]
     write_results(folder, result)
     shutil.copy(inputs["model"] / "history.jsonl", folder / "history.jsonl")
-    with tracker.run(
-        f"evaluate {params.run_name}", experiment=params.task, params=params.flat(), tags={}
-    ) as tracked:
+    with recorded(tracker, params, "evaluate", data=inputs["data"]) as tracked:
         tracked.metrics({k: v for k, v in metrics.items() if isinstance(v, int | float)})
         tracked.artifact(folder)
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from orbitdiff.errors import BadInput
 from pipelines.stages.base import Executor, Tracker
+from pipelines.stages.provenance import recorded
 
 __all__ = ["RECIPE", "run"]
 
@@ -31,27 +32,36 @@ def run(
         Nothing: the source is $ORBITDIFF_DATA or the network.
     outputs : mapping
         `raw`, the folder to write: csv files, or recipe.json for prototypes.
-    executor, tracker
+    executor : Executor
         Not used.
+    tracker : Tracker
+        Gets the size of each file.
 
     Raises
     ------
     BadInput
         Unknown data set, offline without $ORBITDIFF_DATA, damaged file, full disk.
     """
+    write_raw(params.dataset, params.settings.data, outputs["raw"])
+    with recorded(tracker, params, "fetch", name=params.dataset) as tracked:
+        sizes = {path.name: path.stat().st_size for path in outputs["raw"].iterdir()}
+        tracked.metrics({f"bytes.{name}": size for name, size in sizes.items()})
+
+
+def write_raw(dataset: str, settings: Any, raw: Path) -> None:
+    """Write the folder of raw files, whole or not at all."""
     from orbitdiff.data.sources import SOURCES, data_root, read_source
     from orbitdiff.data.store import fresh_directory
 
-    dataset = params.dataset
     if dataset == "prototypes":
-        with fresh_directory(outputs["raw"]) as folder:
-            (folder / RECIPE).write_text(json.dumps(recipe(params.settings.data), indent=2) + "\n")
+        with fresh_directory(raw) as folder:
+            (folder / RECIPE).write_text(json.dumps(recipe(settings), indent=2) + "\n")
         return
     if dataset not in SOURCES:
         known = ["prototypes", *SOURCES]
         raise BadInput(f"expected a data set among {known}, got {dataset!r}")
     root = data_root()
-    with fresh_directory(outputs["raw"]) as folder:
+    with fresh_directory(raw) as folder:
         for source in SOURCES[dataset]:
             (folder / source.name).write_bytes(read_source(source, root))
 

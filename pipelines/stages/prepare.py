@@ -16,6 +16,7 @@ from orbitdiff.data.splits import NOTE, RULES, hash_split
 from orbitdiff.errors import BadInput
 from pipelines.stages.base import Executor, Tracker
 from pipelines.stages.fetch import RECIPE
+from pipelines.stages.provenance import recorded
 
 __all__ = ["RawSplits", "prepare_own", "run"]
 
@@ -66,7 +67,7 @@ def run(
     executor : Executor
         Parses chunks of rows in parallel.
     tracker : Tracker
-        Not used.
+        Gets the counts, the manifest and the rejected rows.
 
     Raises
     ------
@@ -78,7 +79,13 @@ def run(
         splits = prototype_splits(raw / RECIPE)
     else:
         splits = registered_splits(params.dataset, raw, max_atoms)
-    write_prepared(splits, outputs["data"], max_atoms=max_atoms, executor=executor)
+    data = outputs["data"]
+    write_prepared(splits, data, max_atoms=max_atoms, executor=executor)
+    with recorded(tracker, params, "prepare", data=data, name=params.dataset) as tracked:
+        counts = json.loads((data / "manifest.json").read_text())["counts"]
+        tracked.metrics({f"crystals.{split}": number for split, number in counts.items()})
+        for name in ("manifest.json", "rejected.csv"):
+            tracked.artifact(data / name)
 
 
 def prepare_own(

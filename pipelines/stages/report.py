@@ -14,6 +14,7 @@ from orbitdiff.viz.page import Figure, html_page, markdown_table
 from orbitdiff.viz.scene import Comparison
 from pipelines.stages.base import Executor, Tracker
 from pipelines.stages.diagnostics import ess_of_estimators
+from pipelines.stages.provenance import recorded
 from pipelines.stages.report_tables import describe, level_table, main_table
 
 __all__ = ["arm_rows", "read_runs", "run", "select_comparisons"]
@@ -240,9 +241,7 @@ def run(
     write_atomically(folder / "table.json", content)
     write_atomically(folder / "table.md", text)
     write_atomically(folder / "report.html", page)
-    with tracker.run(
-        f"report {params.preset}", experiment=params.task, params={"preset": params.preset}, tags={}
-    ) as tracked:
+    with recorded(tracker, params, "report", data=inputs["data"], name=params.preset) as tracked:
         tracked.artifact(folder)
         print(text)
         print(f"report: {folder / 'report.html'}")

@@ -14,6 +14,7 @@ from orbitdiff.export import write_cifs, write_samples
 from orbitdiff.inference import CrystalModel
 from orbitdiff.samplers.config import SamplerConfig, build_sampler
 from pipelines.stages.base import Executor, Tracker
+from pipelines.stages.provenance import recorded
 
 __all__ = ["run", "sample_test"]
 
@@ -117,8 +118,6 @@ def run(
         "model": {name: value for name, value in model.about.items() if name != "estimator"},
     }
     (folder / "sampling.json").write_text(json.dumps(about, indent=2, sort_keys=True) + "\n")
-    with tracker.run(
-        f"sample {params.run_name}", experiment=params.task, params=params.flat(), tags={}
-    ) as tracked:
+    with recorded(tracker, params, "sample", data=inputs["data"]) as tracked:
         tracked.metrics({"sampling_seconds": seconds})
         tracked.artifact(folder / "sampling.json")

@@ -46,5 +46,6 @@ def run(
     settings = [({"step": int(folder.name)}, folder, sampler) for folder in folders]
     points = measure(params, inputs["data"], settings, executor=executor)
     write_curve(
-        params, "steps", points, outputs["curve"], tracker=tracker, step=lambda point: point["step"]
-    )
+        params, "steps", points, outputs["curve"], data=inputs["data"], tracker=tracker,
+        step=lambda point: point["step"],
+    )  # fmt: skip

@@ -16,6 +16,7 @@ from orbitdiff.tasks.toy_training import ToyResult, train_toy
 from orbitdiff.viz.style import arm_label
 from orbitdiff.viz.toy import toy_curves
 from pipelines.stages.base import Executor, Tracker
+from pipelines.stages.provenance import recorded
 
 __all__ = ["arm_rows", "run", "train_guarded", "write_results"]
 
@@ -165,10 +166,7 @@ def run(
     seconds = round(time.perf_counter() - start, 1)
     folder = outputs["results"]
     metrics = write_results(config, result, folder, seconds=seconds)
-    tags = {"stage": "toy", "preset": params.preset, "revision": params.revision}
-    with tracker.run(
-        f"{params.preset}-toy", experiment="toy", params=params.flat(), tags=tags
-    ) as record:
+    with recorded(tracker, params, "toy", name=params.preset) as record:
         for row in result.history:
             values = {
                 f"{arm}/{seed}/{key}": row[key][index]

@@ -15,6 +15,7 @@ from orbitdiff.training.history import History
 from orbitdiff.training.loop import train
 from orbitdiff.training.worker import Worker
 from pipelines.stages.base import Executor, Tracker
+from pipelines.stages.provenance import provenance
 
 __all__ = ["run", "training_loop"]
 
@@ -113,8 +114,9 @@ def run(
         "seed": params.seed,
         "about": about,
     }
+    tags = {"stage": "train", **provenance(params, data)}
     with tracker.run(
-        params.run_name, experiment=params.task, params=params.flat(), tags=tags(about)
+        params.run_name, experiment=params.task, params=params.flat(), tags=tags
     ) as tracked:
         result = executor.fit(
             training_loop,
@@ -145,11 +147,6 @@ def start_over_if_changed(running: Path, fingerprint: str) -> None:
         shutil.rmtree(running)
     running.mkdir(parents=True, exist_ok=True)
     note.write_text(fingerprint)
-
-
-def tags(about: Mapping[str, Any]) -> dict[str, str]:
-    """Tags of the tracked run."""
-    return {name: str(value) for name, value in about.items()}
 
 
 def numbers(record: Mapping[str, Any], prefix: str = "") -> dict[str, float]:

@@ -3,9 +3,9 @@
 import gzip
 import json
 import os
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -14,6 +14,8 @@ pytest.importorskip("pyarrow")
 from orbitdiff.data import sources
 from orbitdiff.data.sources import SOURCES, Source
 from orbitdiff.errors import BadInput
+from orbitdiff.tasks.crystals import DataConfig
+from pipelines.params import load
 from pipelines.stages import fetch
 from pipelines.stages.base import LocalExecutor, NullTracker
 
@@ -21,8 +23,9 @@ CONTENT = b"material_id,cif\n1,a\n"
 
 
 def run(dataset: str, out: Path) -> None:
-    data = SimpleNamespace(prototypes=30, max_atoms=8)
-    params = SimpleNamespace(dataset=dataset, settings=SimpleNamespace(data=data))
+    chosen = load().select("crystals", "demo", dataset=dataset, estimator="plain", seed=0)
+    data = DataConfig(prototypes=30, max_atoms=8)
+    params = replace(chosen, settings=replace(chosen.settings, data=data))
     fetch.run(params, {}, {"raw": out}, executor=LocalExecutor(), tracker=NullTracker())
 
 

@@ -3,8 +3,8 @@
 import csv
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -16,6 +16,8 @@ from pymatgen.core import Lattice, Structure
 from orbitdiff.data.crystals import CrystalDataset
 from orbitdiff.data.splits import RULES, Part, SplitRule, hash_split
 from orbitdiff.errors import BadInput
+from orbitdiff.tasks.crystals import DataConfig
+from pipelines.params import load
 from pipelines.stages import fetch, prepare
 from pipelines.stages.base import LocalExecutor, NullTracker
 
@@ -145,8 +147,9 @@ def test_a_parser_that_raises_rejects_its_row() -> None:
 
 
 def stage(dataset: str, raw: Path, out: Path) -> None:
-    data = SimpleNamespace(prototypes=40, max_atoms=8)
-    params = SimpleNamespace(dataset=dataset, settings=SimpleNamespace(data=data))
+    chosen = load().select("crystals", "demo", dataset=dataset, estimator="plain", seed=0)
+    data = DataConfig(prototypes=40, max_atoms=8)
+    params = replace(chosen, settings=replace(chosen.settings, data=data))
     tools = {"executor": LocalExecutor(), "tracker": NullTracker()}
     if dataset == "prototypes":
         fetch.run(params, {}, {"raw": raw}, **tools)

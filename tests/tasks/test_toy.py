@@ -3,7 +3,6 @@
 import json
 import math
 from dataclasses import replace
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -20,6 +19,7 @@ from orbitdiff.orbit.base import EstimatorSpec
 from orbitdiff.tasks import toy as toy_module
 from orbitdiff.tasks.toy import Toy, ToyConfig
 from orbitdiff.tasks.toy_training import late_error, train_toy
+from pipelines.params import RunParams
 from pipelines.stages import toy as stage
 from pipelines.stages.base import LocalExecutor, NullTracker
 
@@ -192,7 +192,7 @@ def test_bad_settings_and_a_diverging_run_are_refused():
 
 def test_the_stage_writes_its_files_and_a_failed_one_leaves_them(tmp_path):
     def params(config):
-        return SimpleNamespace(settings=config, preset="test", revision="", flat=dict)
+        return RunParams("toy", "test", "", "plain", 0, config)
 
     outputs = {"results": tmp_path / "toy"}
     stage.run(params(SMALL), {}, outputs, executor=LocalExecutor(), tracker=NullTracker())
