@@ -207,8 +207,8 @@ def calls_curve(points: Sequence[Mapping[str, Any]], path: Path) -> Path:
         lines.setdefault(key, []).append((int(point["calls"]), float(point["match_rate_all"])))
     samplers = list(dict.fromkeys(sampler for _, sampler in lines))
     for (name, sampler), line in lines.items():
-        style = ("-", "--", ":", "-.")[samplers.index(sampler) % 4]
-        axes.plot(*zip(*sorted(line), strict=True), style, marker="o", ms=5, lw=1.8,
+        style = ("o-", "s--", "^:", "D-.")[samplers.index(sampler) % 4]
+        axes.plot(*zip(*sorted(line), strict=True), style, ms=5, lw=1.8,
                   color=arm_colour(name), label=f"{arm_label(name)}, {sampler}")  # fmt: skip
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter("{x:g}")
