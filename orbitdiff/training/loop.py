@@ -263,10 +263,9 @@ def train(
                 history.write({"kind": "train", **metrics})
                 if progress:
                     left = (config.steps - done) * seconds
-                    print(
+                    worker.say(
                         f"step {done}/{config.steps}  loss {metrics['loss']:.4f}  "
-                        f"{seconds * 1e3:.1f} ms/step  {left / 60:.1f} min left",
-                        flush=True,
+                        f"{seconds * 1e3:.1f} ms/step  {left / 60:.1f} min left"
                     )
             sums, seen, clock = {}, 0, time.perf_counter()
         if done % config.validate_every == 0 or last:

@@ -34,6 +34,10 @@ class Worker(Protocol):
         """Record metrics and keep the checkpoint folder; every rank calls it equally often."""
         ...
 
+    def say(self, line: str) -> None:
+        """Show a line in the terminal of whoever started the training."""
+        ...
+
 
 @final
 class LocalWorker:
@@ -64,6 +68,10 @@ class LocalWorker:
         """Give the newest whole checkpoint; broken ones are passed over."""
         whole = [path for path in checkpoints(self.storage) if is_complete(path)]
         yield whole[-1] if whole else None
+
+    def say(self, line: str) -> None:
+        """Print the line."""
+        print(line, flush=True)
 
     def report(self, metrics: Mapping[str, float], checkpoint: Path | None) -> None:
         """Move the checkpoint folder into the storage and drop the oldest ones."""

@@ -11,6 +11,13 @@ import torch
 from torch import nn
 
 from orbitdiff.errors import BadInput, OrbitDiffError
+from pipelines.distributed.progress import PROGRESS_FILE, follow
+from pipelines.distributed.refusal import (
+    clear_refusal,
+    find_refusal,
+    raise_refusal,
+    write_refusal,
+)
 from pipelines.environment import prepare_environment
 from pipelines.stages.base import Loop
 
@@ -24,9 +31,15 @@ MAX_FAILURES = 2
 
 @final
 class RayWorker:
-    """One process of a Ray Train run."""
+    """One process of a Ray Train run.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    storage : Path
+        Folder of the run, shared by all workers and the driver.
+    """
+
+    def __init__(self, storage: Path) -> None:
         import ray.train
         import ray.train.torch
 
@@ -34,6 +47,7 @@ class RayWorker:
         self.rank: int = context.get_world_rank()
         self.world_size: int = context.get_world_size()
         self.device: torch.device = ray.train.torch.get_device()
+        self.storage = storage
 
     def wrap(self, model: nn.Module) -> nn.Module:
         """Return the model with gradients averaged over workers (DDP)."""
@@ -55,6 +69,11 @@ class RayWorker:
         else:
             with found.as_directory() as folder:
                 yield Path(folder)
+
+    def say(self, line: str) -> None:
+        """Append the line to the file that the driver follows."""
+        with (self.storage / PROGRESS_FILE).open("a") as file:
+            file.write(line + "\n")
 
     def report(self, metrics: Mapping[str, float], checkpoint: Path | None) -> None:
         """Report metrics; rank 0 attaches the checkpoint."""
@@ -126,15 +145,13 @@ class RayExecutor:
         Raises
         ------
         BadInput
-            More workers than CPUs: Ray would wait for ever.
+            More workers than CPUs, or than GPUs where there are any: Ray would wait for ever.
+        OrbitDiffError
+            What a worker raised, in its own class; it is not tried again.
         """
         ray = self._connect()
-        cpus = int(ray.cluster_resources().get("CPU", 0))
-        if num_workers > cpus:
-            raise BadInput(
-                f"train.num_workers = {num_workers} but Ray has {cpus} CPUs; "
-                f"use --set train.num_workers={cpus} or add nodes"
-            )
+        use_gpu = torch.cuda.is_available()
+        check_workers(num_workers, ray.cluster_resources(), use_gpu=use_gpu)
         from ray.train import (
             CheckpointConfig,
             FailureConfig,
@@ -146,11 +163,16 @@ class RayExecutor:
 
         trainer = TorchTrainer(
             _on_worker,  # type: ignore[arg-type]
-            train_loop_config={"loop": loop, "config": config, "cwd": str(Path.cwd())},
-            torch_config=TorchConfig(backend="nccl" if torch.cuda.is_available() else "gloo"),
+            train_loop_config={
+                "loop": loop,
+                "config": config,
+                "cwd": str(Path.cwd()),
+                "storage": str(storage.absolute()),
+            },
+            torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo"),
             scaling_config=ScalingConfig(
                 num_workers=num_workers,
-                use_gpu=torch.cuda.is_available(),
+                use_gpu=use_gpu,
                 resources_per_worker={"CPU": 1},
             ),
             run_config=RunConfig(
@@ -160,15 +182,33 @@ class RayExecutor:
                 checkpoint_config=CheckpointConfig(num_to_keep=2),
             ),
         )
+        storage.mkdir(parents=True, exist_ok=True)
+        clear_refusal(storage)
         try:
-            result = trainer.fit()
+            with follow(storage / PROGRESS_FILE):
+                result = trainer.fit()
         except WorkerGroupError as error:
+            if find_refusal(storage):
+                raise_refusal(storage)
             causes = [str(cause) for cause in error.worker_failures.values()]
             raise OrbitDiffError(f"training failed: {causes[0] if causes else error}") from error
+        if find_refusal(storage):
+            raise_refusal(storage)
         returned: dict[str, Any] = getattr(result, "return_value", None) or dict(
             result.metrics or {}
         )
         return returned
+
+
+def check_workers(num_workers: int, resources: Mapping[str, float], *, use_gpu: bool) -> None:
+    """Refuse more workers than the cluster has CPUs, or GPUs where they are used."""
+    for kind in ("CPU", "GPU") if use_gpu else ("CPU",):
+        found = int(resources.get(kind, 0))
+        if num_workers > found:
+            raise BadInput(
+                f"train.num_workers = {num_workers} but Ray has {found} {kind}s; "
+                f"use --set train.num_workers={max(1, found)} or add nodes"
+            )
 
 
 def _apply(function: Callable[[Item], Result], item: Item) -> Result:
@@ -179,5 +219,15 @@ def _on_worker(settings: dict[str, Any]) -> dict[str, Any]:
     os.chdir(settings["cwd"])
     torch.set_num_threads(max(1, int(os.environ.get("OMP_NUM_THREADS", "1"))))
     tempfile.tempdir = None
-    result: dict[str, Any] = settings["loop"](RayWorker(), settings["config"])
+    storage = Path(settings["storage"])
+    worker = RayWorker(storage)
+    if find_refusal(storage):
+        return {}
+    try:
+        result: dict[str, Any] = settings["loop"](worker, settings["config"])
+    except OrbitDiffError as error:
+        write_refusal(storage, error)
+        if worker.world_size > 1:
+            raise  # the others wait in an all-reduce: Ray ends them, and their successors return
+        return {}
     return result

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from orbitdiff.errors import BadInput
 from orbitdiff.orbit.base import EstimatorSpec
 from orbitdiff.training import checkpoint as store
 from orbitdiff.training.history import History
+from orbitdiff.training.lock import only_writer
 from orbitdiff.training.loop import train
 from orbitdiff.training.worker import Worker
 from pipelines.stages.base import Executor, Tracker
@@ -40,18 +42,19 @@ def training_loop(worker: Worker, config: dict[str, Any]) -> dict[str, Any]:
     settings = config["settings"]
     task = Crystals(settings, config["estimator"], Path(config["data"]))
     running = Path(config["running"])
-    result = train(
-        task,
-        settings.train,
-        worker,
-        seed=config["seed"],
-        history=History(running / "history.jsonl"),
-        snapshots=running / "snapshots",
-    )
-    weights = result.pop("weights")
-    if worker.rank == 0:
-        about = {**task.config(), **config["about"], "step": settings.train.steps}
-        store.save(running / "final", weights, about)
+    with only_writer(running) if worker.rank == 0 else nullcontext():
+        result = train(
+            task,
+            settings.train,
+            worker,
+            seed=config["seed"],
+            history=History(running / "history.jsonl"),
+            snapshots=running / "snapshots",
+        )
+        weights = result.pop("weights")
+        if worker.rank == 0:
+            about = {**task.config(), **config["about"], "step": settings.train.steps}
+            store.save(running / "final", weights, about)
     return result
 
 

@@ -11,7 +11,7 @@ import torch
 
 ray = pytest.importorskip("ray")
 
-from orbitdiff.errors import BadInput, OrbitDiffError
+from orbitdiff.errors import BadInput, NonFiniteLoss, OrbitDiffError
 from orbitdiff.training.worker import LocalWorker, Worker
 from pipelines.distributed.ray_executor import RayExecutor
 from pipelines.stages.base import Executor
@@ -53,7 +53,19 @@ def regression(worker: Worker, config: dict[str, Any]) -> dict[str, Any]:
 
 
 def failing(worker: Worker, config: dict[str, Any]) -> dict[str, Any]:
-    raise ValueError("sample 17 is broken")
+    raise RuntimeError("sample 17 is broken")
+
+
+def refusing(worker: Worker, config: dict[str, Any]) -> dict[str, Any]:
+    """Rank 0 meets a loss that is not finite; the others go on to the next all-reduce."""
+    with (Path(config["folder"]) / f"starts-{worker.rank}").open("a") as file:
+        file.write("x")
+    worker.say(f"rank {worker.rank} starts")
+    if worker.rank == 0:
+        raise NonFiniteLoss("loss is not finite at step 5: samples = [3]")
+    model = worker.wrap(torch.nn.Linear(1, 1))
+    model(torch.ones(1, 1)).sum().backward()
+    return {}
 
 
 def test_is_an_executor(executor: RayExecutor) -> None:
@@ -80,6 +92,19 @@ def test_two_workers_average_gradients(executor: RayExecutor, tmp_path: Path) ->
 def test_more_workers_than_cpus_are_refused(executor: RayExecutor, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"num_workers = 3 but Ray has 2 CPUs"):
         executor.fit(regression, {}, name="three", storage=tmp_path, num_workers=3)
+
+
+@pytest.mark.parametrize("num_workers", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_a_refusal_stops_the_run_and_is_not_tried_again(
+    executor: RayExecutor, tmp_path: Path, num_workers: int, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(NonFiniteLoss, match=r"at step 5: samples = \[3\]"):
+        executor.fit(
+            refusing, {"folder": str(tmp_path)}, name="refusing", storage=tmp_path / "storage",
+            num_workers=num_workers,
+        )  # fmt: skip
+    assert (tmp_path / "starts-0").read_text() == "x"
+    assert "rank 0 starts" in capfd.readouterr().out
 
 
 @pytest.mark.slow
