@@ -46,8 +46,9 @@ def run_stage(
     seed: int,
     changes: Sequence[str] = (),
     root: Path = Path(),
+    model: Path | None = None,
 ) -> None:
-    """Run one stage on the files of the layout."""
+    """Run one stage on the files of the layout; `model` stands in for the run's own model."""
     if stage == "report":
         if preset not in params.raw["reports"]:
             known = sorted(params.raw["reports"])
@@ -66,5 +67,7 @@ def run_stage(
             inputs[f"run:{name}"] = inputs["results"] / name
             for curve in ("steps", "calls"):
                 inputs[f"{curve}:{name}"] = inputs["results"] / "curves" / f"{name}-{curve}.json"
+    if model is not None:
+        inputs["model"] = model
     module = import_module(f"pipelines.stages.{stage}")
     module.run(selected, inputs, outputs, executor=make_executor(), tracker=make_tracker())

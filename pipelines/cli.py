@@ -2,12 +2,16 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from orbitdiff.errors import BadInput, OrbitDiffError
 from pipelines.environment import prepare_environment
+
+if TYPE_CHECKING:
+    from pipelines.checkpoints import Checkpoint
+    from pipelines.params import Params
 
 __all__ = ["app", "main"]
 
@@ -26,10 +30,35 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="List the stages, run no
 Seed = Annotated[int, typer.Option(help="Seed of a sampled result.")]
 
 
-def crystals_only(task: str) -> None:
-    """Refuse tasks that this version does not have."""
-    if task != "crystals":
-        raise BadInput(f"expected the task crystals, got {task!r}")
+CheckpointName = Annotated[
+    str,
+    typer.Option(
+        help="Model folder, run:ID or models:/NAME@ALIAS; default: the newest finished run of "
+        "the task, else the demo model."
+    ),
+]
+
+
+def known_task(task: str, known: tuple[str, ...]) -> None:
+    """Refuse tasks that a verb does not have."""
+    if task not in known:
+        raise BadInput(f"expected a task among {sorted(known)}, got {task!r}")
+
+
+def choose(checkpoint: str, task: str) -> "Checkpoint":
+    """Find the model that a name means, and say which it is."""
+    from orbitdiff.inference import demo_checkpoint
+    from pipelines.checkpoints import find_checkpoint
+
+    chosen = find_checkpoint(checkpoint, task, demo=demo_checkpoint())
+    typer.echo(f"model: {chosen}")
+    return chosen
+
+
+def dataset_of(params: "Params", preset: str) -> str:
+    """Data set of a preset's report."""
+    found: str = params.raw["reports"].get(preset, {}).get("dataset", "perov_5")
+    return found
 
 
 @app.command()
@@ -46,7 +75,10 @@ def run(
     from pipelines.dag import stages_of
     from pipelines.params import load
 
-    crystals_only(task)
+    known_task(task, ("crystals", "toy"))
+    if task == "toy":
+        run_toy(preset, change, dry_run=dry_run)
+        return
     params = load()
     stages = stages_of(params, preset)
     if dry_run:
@@ -63,6 +95,28 @@ def run(
     typer.echo((Path(report).parent / "table.md").read_text())
     typer.echo(f"report: {report}")
     typer.echo(f"MLflow run: {newest_run(task, f'report {preset}')}")
+
+
+def run_toy(preset: str, change: list[str], *, dry_run: bool) -> None:
+    """Bring Table 1 of the paper up to date, or under runs/ with another preset or numbers."""
+    from pipelines.assemble import run_stage
+    from pipelines.build import outside_folder, reproduce
+    from pipelines.flows.toy import toy
+    from pipelines.params import load
+
+    params = load()
+    params.settings("toy", preset, changes=change)
+    if preset == "cpu" and not change:
+        if dry_run:
+            reproduce("toy@cpu", dry_run=True)
+        else:
+            typer.echo(toy(preset))
+        return
+    root = outside_folder(f"toy-{preset}", change)
+    typer.echo(f"this run is outside DVC, in {root}")
+    if not dry_run:
+        run_stage("toy", "toy", params, preset=preset, dataset="", estimator="plain", seed=0,
+                  changes=change, root=root)  # fmt: skip
 
 
 @app.command()
@@ -86,11 +140,32 @@ def sample(
     change: Changes = [],  # noqa: B006
     dataset: str = "",
     estimator: str = "exact",
+    checkpoint: CheckpointName = "",
     seed: Seed = 0,
     dry_run: DryRun = False,
 ) -> None:
-    """Sample the test split with one run, trained where that is stale."""
-    build("sample", task, preset, change, dataset, estimator, seed, dry_run)
+    """Sample the test split with one run, trained where that is stale, or with a checkpoint."""
+    if not checkpoint:
+        build("sample", task, preset, change, dataset, estimator, seed, dry_run)
+        return
+    from pipelines.assemble import run_stage
+    from pipelines.build import outside_folder, reproduce
+    from pipelines.params import load
+
+    known_task(task, ("crystals",))
+    chosen, params = choose(checkpoint, task), load()
+    selected = params.select(
+        task, preset, dataset=dataset or dataset_of(params, preset), estimator=estimator,
+        seed=seed, changes=change,
+    )  # fmt: skip
+    root = outside_folder(selected.run_name, [*change, f"checkpoint={chosen.folder.name}"])
+    typer.echo(f"this run is outside DVC, in {root}")
+    reproduce(f"prepare@{selected.dataset}", dry_run=dry_run)
+    if not dry_run:
+        run_stage(
+            "sample", task, params, preset=preset, dataset=selected.dataset, estimator=estimator,
+            seed=seed, changes=change, root=root, model=chosen.folder,
+        )  # fmt: skip
 
 
 @app.command()
@@ -100,7 +175,7 @@ def report(task: str, preset: Preset = "demo", dry_run: DryRun = False) -> None:
     from pipelines.dag import stages_of
     from pipelines.params import load
 
-    crystals_only(task)
+    known_task(task, ("crystals",))
     stages = stages_of(load(), preset)
     reproduce(stages[-1][0], dry_run=dry_run)
 
@@ -119,12 +194,12 @@ def build(
     from pipelines.build import build_run
     from pipelines.params import load
 
-    crystals_only(task)
+    known_task(task, ("crystals",))
     params = load()
-    known = params.raw["reports"].get(preset, {}).get("dataset", "perov_5")
     selected = params.select(
-        task, preset, dataset=dataset or known, estimator=estimator, seed=seed, changes=change
-    )
+        task, preset, dataset=dataset or dataset_of(params, preset), estimator=estimator,
+        seed=seed, changes=change,
+    )  # fmt: skip
     build_run(last, params, selected, change, dry_run=dry_run)
 
 
@@ -140,7 +215,7 @@ def prepare(
     from pipelines.assemble import make_executor
     from pipelines.stages.prepare import prepare_own
 
-    crystals_only(task)
+    known_task(task, ("crystals",))
     prepare_own(source, out, max_atoms=max_atoms, seed=seed, executor=make_executor())
 
 
@@ -150,16 +225,14 @@ def generate(
     formula: Annotated[str, typer.Option(help="Atoms of one cell, such as BaTiO3.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the CIF files.")],
     n: Annotated[int, typer.Option("-n", help="Number of structures.")] = 8,
-    checkpoint: Annotated[str, typer.Option(help="Model folder; default the demo model.")] = "",
+    checkpoint: CheckpointName = "",
     seed: Seed = 0,
 ) -> None:
     """Draw structures of a composition and write CIF files."""
     from orbitdiff.inference import generate_crystals
 
-    crystals_only(task)
-    folder = Path(checkpoint) if checkpoint else None
-    if folder is None:
-        typer.echo("model: the small demo model that ships with the package; give --checkpoint")
+    known_task(task, ("crystals",))
+    folder = choose(checkpoint, task).folder
     structures = generate_crystals(formula, n, checkpoint=folder, seed=seed)
     out.mkdir(parents=True, exist_ok=True)
     for index, structure in enumerate(structures):
@@ -180,7 +253,7 @@ def evaluate(
     from pipelines.assemble import make_executor
     from pipelines.stages.evaluate import evaluate_files
 
-    crystals_only(task)
+    known_task(task, ("crystals",))
     found = evaluate_files(generated, reference, executor=make_executor(), out=out)
     typer.echo(json.dumps(found, indent=2))
 

@@ -3,21 +3,14 @@
 import time
 from pathlib import Path
 
-from prefect import flow, task
+from prefect import flow
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
-from pipelines.build import reproduce
 from pipelines.dag import stages_of
+from pipelines.flows.stage import stage_task
 from pipelines.params import load
 
 __all__ = ["crystals"]
-
-
-@task(task_run_name="{stage}", retries=1, retry_delay_seconds=5)
-def stage_task(stage: str, *, root: str) -> str:
-    """Run one DVC stage where it is stale; its output goes to the terminal."""
-    reproduce(stage, single=True, root=root)
-    return stage
 
 
 @flow(name="crystals", flow_run_name="crystals {preset}", log_prints=True)

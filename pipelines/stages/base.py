@@ -46,6 +46,10 @@ class TrackedRun(Protocol):
         """Record a file or folder."""
         ...
 
+    def model(self, folder: Path, *, name: str) -> None:
+        """Register a model folder as the newest version of a name."""
+        ...
+
 
 @runtime_checkable
 class Tracker(Protocol):
@@ -85,6 +89,9 @@ class _Nothing:
         """Keep nothing."""
 
     def artifact(self, path: Path) -> None:
+        """Keep nothing."""
+
+    def model(self, folder: Path, *, name: str) -> None:
         """Keep nothing."""
 
 

@@ -140,6 +140,7 @@ def run(
         shutil.rmtree(model, ignore_errors=True)
         os.replace(partial, model)
         tracked.artifact(model)
+        tracked.model(model, name=f"orbitdiff-{params.task}")
         tracked.metrics(numbers(result), step=settings.train.steps)
 
 

@@ -64,6 +64,13 @@ class _Run:
         else:
             self.client.log_artifact(self.id, str(path))
 
+    def model(self, folder: Path, *, name: str) -> None:
+        """Register the folder as a pyfunc model; its alias `newest` moves on."""
+        from pipelines.tracking.registry import register
+
+        version = register(self.client, tracking_uri(), self.id, folder, name=name)
+        print(f"model {name} version {version} of run {self.id}")
+
 
 @final
 class MLflowTracker:

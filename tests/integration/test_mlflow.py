@@ -1,6 +1,7 @@
 """MLflow behind the Tracker protocol, on sqlite."""
 
 import math
+import shutil
 from pathlib import Path
 
 import pytest
@@ -59,3 +60,52 @@ def test_record_of_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 def test_server_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
     assert tracking_uri() == "http://127.0.0.1:1"
+
+
+def test_a_registered_model_is_found_and_generates(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import mlflow
+    import pandas as pd
+    from mlflow.tracking import MlflowClient
+    from pymatgen.core import Structure
+
+    from orbitdiff.errors import BadInput, CheckpointError
+    from orbitdiff.inference import demo_checkpoint
+    from pipelines.checkpoints import find_checkpoint
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    about = {**ABOUT, "tags": {"stage": "train", "preset": "demo", "revision": "abc"}}
+    runs = []
+    for name in ("first", "second"):
+        folder = tmp_path / name
+        shutil.copytree(demo_checkpoint(), folder)
+        with MLflowTracker().run(name, **about) as tracked:
+            tracked.artifact(folder)
+            tracked.model(folder, name="orbitdiff-crystals")
+        runs.append(tracked.id)
+    client = MlflowClient(tracking_uri())
+    assert client.get_run(runs[1]).info.status == "FINISHED"
+    version = client.get_model_version_by_alias("orbitdiff-crystals", "newest")
+    assert version.run_id == runs[1]
+    assert version.tags["revision"] == "abc"
+
+    def find(name: str) -> Path:
+        return find_checkpoint(name, "crystals", demo=tmp_path / "demo").folder
+
+    assert find("").name == "second"
+    assert find(f"run:{runs[0]}").name == "first"
+    assert find("models:/orbitdiff-crystals@newest").name == "second"
+    assert find("models:/orbitdiff-crystals/1").name == "first"
+    for wrong in ("run:nothing", "models:/nobody@newest", "models:/orbitdiff-crystals@best"):
+        with pytest.raises(BadInput, match=wrong.split("@")[0].split(":")[-1]):
+            find(wrong)
+    mlflow.set_tracking_uri(tracking_uri())
+    table = pd.DataFrame({"formula": ["NaCl"], "n": [2], "seed": [1]})
+    made = mlflow.pyfunc.load_model("models:/orbitdiff-crystals@newest").predict(table)
+    assert [Structure.from_str(cif, fmt="cif").formula for cif in made["cif"]] == ["Na1 Cl1"] * 2
+    shutil.rmtree(find("models:/orbitdiff-crystals@newest"))
+    assert find("").name == "first"
+    with pytest.raises(CheckpointError, match="second"):
+        find(f"run:{runs[1]}")
