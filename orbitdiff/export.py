@@ -1,12 +1,22 @@
 """Native files: CIF per structure, one parquet table of all samples."""
 
+import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from orbitdiff.data.crystals import Crystal, crystal_to_row, rows_to_crystals, to_structure
+from orbitdiff.errors import BadInput
 
-__all__ = ["SampleRow", "read_samples", "write_atomically", "write_cifs", "write_samples"]
+__all__ = [
+    "SampleRow",
+    "read_json",
+    "read_samples",
+    "write_atomically",
+    "write_cifs",
+    "write_samples",
+]
 
 SampleRow = tuple[str, int, Crystal]
 """Id of the reference crystal, number k of the sample, the sample."""
@@ -20,6 +30,27 @@ def write_atomically(path: Path, text: str) -> None:
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def read_json(path: Path, *, cure: str) -> Any:
+    """Read a JSON file; one that is missing or cut is named with what to do.
+
+    Parameters
+    ----------
+    path : Path
+    cure : str
+        Such as "run the sample stage again".
+
+    Raises
+    ------
+    BadInput
+    """
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise BadInput(f"expected {path}, which is not there; {cure}") from error
+    except ValueError as error:
+        raise BadInput(f"{path} is no whole JSON file ({error}); {cure}") from error
 
 
 def write_cifs(samples: Sequence[SampleRow], folder: Path) -> None:
@@ -65,8 +96,6 @@ def read_samples(path: Path) -> list[SampleRow]:
     path : Path
     """
     import pyarrow.parquet as pq
-
-    from orbitdiff.errors import BadInput
 
     try:
         table = pq.read_table(path)

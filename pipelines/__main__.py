@@ -8,6 +8,7 @@ from orbitdiff.errors import OrbitDiffError
 from pipelines.assemble import run_stage
 from pipelines.dag import STAGES
 from pipelines.environment import prepare_environment
+from pipelines.messages import one_line
 from pipelines.params import load
 
 __all__ = ["main"]
@@ -35,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             seed=options.seed,
         )
     except (OrbitDiffError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {one_line(error)}", file=sys.stderr)
         return 2
     return 0
 

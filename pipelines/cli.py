@@ -8,6 +8,7 @@ import typer
 
 from orbitdiff.errors import BadInput, OrbitDiffError
 from pipelines.environment import prepare_environment
+from pipelines.messages import one_line
 
 if TYPE_CHECKING:
     from pipelines.checkpoints import Checkpoint
@@ -273,7 +274,7 @@ def main() -> None:
     try:
         app()
     except (OrbitDiffError, OSError) as error:
-        typer.echo(f"error: {error}", err=True)
+        typer.echo(f"error: {one_line(error)}", err=True)
         sys.exit(2)
 
 

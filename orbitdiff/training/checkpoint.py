@@ -6,6 +6,7 @@ synchronised and renamed; `checksums.json` comes last, so a folder without it is
 """
 
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -14,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as to_bytes
 
 from orbitdiff.errors import CheckpointError
 from orbitdiff.typing import Tensor
@@ -55,11 +57,13 @@ def save(
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "checksums.json").unlink(missing_ok=True)
     tensors = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
-    save_file(tensors, folder / "model.safetensors")
+    write_bytes(folder / "model.safetensors", to_bytes(tensors))
     text = json.dumps({"format_version": FORMAT_VERSION, **config}, indent=2, sort_keys=True)
     (folder / "config.json").write_text(text + "\n")
     if trainer is not None:
-        torch.save(dict(trainer), folder / "trainer.pt")
+        buffer = io.BytesIO()
+        torch.save(dict(trainer), buffer)
+        write_bytes(folder / "trainer.pt", buffer.getvalue())
     names = sorted(path.name for path in folder.iterdir() if path.is_file())
     sums = {name: file_sha256(folder / name) for name in names}
     partial = folder / ".checksums.json"
@@ -68,6 +72,17 @@ def save(
         file.flush()
         os.fsync(file.fileno())
     os.replace(partial, folder / "checksums.json")
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file to the disk itself; a full disk is an OSError that names the file."""
+    with path.open("wb") as file:
+        try:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def is_complete(folder: Path) -> bool:

@@ -16,7 +16,7 @@ import numpy as np
 from orbitdiff.data.crystals import Crystal, CrystalDataset, Rejected, parse_crystal
 from orbitdiff.data.tables import read_cif_rows
 from orbitdiff.errors import BadInput
-from orbitdiff.export import read_samples, write_atomically
+from orbitdiff.export import read_json, read_samples, write_atomically
 from orbitdiff.metrics.base import MetricResult
 from orbitdiff.metrics.crystals import Judged, Pair, Tolerances, compare_crystals
 from pipelines.stages.base import Executor, Tracker
@@ -75,9 +75,9 @@ def run(
     pairs = [Pair(name, k, crystal, references[name], tolerances) for name, k, crystal in samples]
     result = compare_crystals(pairs, parallel=executor.map)
     metrics = result.summary
-    about = json.loads((inputs["samples"] / "sampling.json").read_text())
+    about = read_json(inputs["samples"] / "sampling.json", cure="run the sample stage again")
     metrics["sampler"] = {name: about[name] for name in ("sampler", "steps", "calls", "seconds")}
-    manifest = json.loads((inputs["data"] / "manifest.json").read_text())
+    manifest = read_json(inputs["data"] / "manifest.json", cure="run the prepare stage again")
     metrics["note"] = manifest.get("note", "")
     metrics["num_test"] = len(test)
     metrics["run"] = {

@@ -14,6 +14,7 @@ from orbitdiff.data.cif import Crystal, Rejected, parse_crystal
 from orbitdiff.data.crystals import SCHEMA_VERSION, SPLITS, crystal_schema, crystal_to_row
 from orbitdiff.data.splits import NOTE, RULES, hash_split
 from orbitdiff.errors import BadInput
+from orbitdiff.export import read_json
 from pipelines.stages.base import Executor, Tracker
 from pipelines.stages.fetch import RECIPE
 from pipelines.stages.provenance import recorded
@@ -166,7 +167,7 @@ def prototype_splits(path: Path) -> RawSplits:
 
     if not path.is_file():
         raise BadInput(f"expected {path}, found none; run fetch")
-    recipe = json.loads(path.read_text())
+    recipe = read_json(path, cure="run the fetch stage again")
     if recipe["library_sha256"] != library_sha256():
         raise BadInput("the recipe was made with another pymatgen library; run fetch again")
     rows: dict[str, list[tuple[str, Any]]] = {split: [] for split in SPLITS}

@@ -8,7 +8,7 @@ from typing import Any
 
 from orbitdiff.data.crystals import CrystalDataset
 from orbitdiff.errors import BadInput
-from orbitdiff.export import read_samples, write_atomically
+from orbitdiff.export import read_json, read_samples, write_atomically
 from orbitdiff.metrics.comparison import arm_rows
 from orbitdiff.viz.page import Figure, html_page, markdown_table
 from orbitdiff.viz.scene import Comparison
@@ -112,11 +112,8 @@ def read_points(
         path = inputs.get(f"{kind}:{name}")
         if path is None or not path.is_file():
             continue
-        try:
-            points = json.loads(path.read_text())["points"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise BadInput(f"{path} is no curve of the {kind} stage ({error!r})") from error
-        arms.setdefault(found["metrics"]["run"]["estimator"], []).append(points)
+        content = read_json(path, cure=f"run the {kind} stage again")
+        arms.setdefault(found["metrics"]["run"]["estimator"], []).append(content["points"])
     return arms
 
 
@@ -124,9 +121,10 @@ def draw(
     params: Any,
     inputs: Mapping[str, Path],
     runs: Mapping[str, Mapping[str, Any]],
+    curves: Mapping[str, Mapping[str, Any]],
     folder: Path,
 ) -> tuple[list[Figure], str]:
-    """Write all figures; return them and the interactive fragment."""
+    """Write all figures, `curves` by kind among them; return them and the interactive part."""
     from orbitdiff.viz.crystals import draw_comparisons, draw_message
     from orbitdiff.viz.curves import (
         calls_curve,
@@ -166,14 +164,13 @@ def draw(
     else:
         draw_message(NO_SAMPLES, cells)
         write_view(NO_SAMPLES, folder / "structures.html", title=params.preset)
-    curves, levels = folder / "learning_curves.png", folder / "distance_by_level.png"
+    learning, levels = folder / "learning_curves.png", folder / "distance_by_level.png"
     rates = folder / "match_rate_by_steps.png"
-    learning_curves(arms, curves)
+    learning_curves(arms, learning)
     distance_by_level(arms, levels)
-    steps = read_points(inputs, "steps", runs)
-    match_rate_by_steps(steps, rates)
+    match_rate_by_steps(curves["steps"], rates)
     figures += [
-        Figure(curves, "Validation distance during training: thin lines are seeds, thick lines "
+        Figure(learning, "Validation distance during training: thin lines are seeds, thick lines "
                "their mean. One yardstick for all arms."),
         Figure(levels, "Validation distance at the end of training, by noise level; bars reach "
                "from the lowest to the highest seed."),
@@ -185,9 +182,12 @@ def draw(
     if ess:
         path = ess_by_level(ess, folder / "ess_by_level.png")
         figures.append(Figure(path, ESS_CAPTION))
-    calls = read_points(inputs, "calls", runs)
-    points = [{**point, "estimator": name}
-              for name, seeds in calls.items() for seed in seeds for point in seed]  # fmt: skip
+    points = [
+        {**point, "estimator": name}
+        for name, seeds in curves["calls"].items()
+        for seed in seeds
+        for point in seed
+    ]
     if points:
         path = calls_curve(points, folder / "match_rate_by_calls.png")
         figures.append(Figure(path, "Match rate against network calls per structure."))
@@ -224,6 +224,7 @@ def run(
     runs, missing = read_runs(folders)
     if not runs:
         raise BadInput(f"no results for preset {params.preset}: run the evaluate stage first")
+    curves = {kind: read_points(inputs, kind, runs) for kind in ("steps", "calls")}
     rows = arm_rows(runs)
     tables, notes = [main_table(rows)], describe(params, runs, missing)
     levels = level_table(rows)
@@ -233,7 +234,7 @@ def run(
     folder.mkdir(parents=True, exist_ok=True)
     text = "\n".join(markdown_table(table) for table in tables)
     text += "\n" + "".join(f"- {note}\n" for note in notes)
-    figures, view = draw(params, inputs, runs, folder)
+    figures, view = draw(params, inputs, runs, curves, folder)
     title = f"{params.task.capitalize()}, preset {params.preset}, {params.dataset}"
     lead = f"{len(runs)} of {len(runs) + len(missing)} runs"
     page = html_page(title, lead, tables=tables, notes=notes, figures=figures, view=view)
