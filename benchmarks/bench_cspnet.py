@@ -11,12 +11,10 @@ import torch
 from edge_list_cspnet import EdgeListCSPNet
 from record import hardware, interleaved, write
 
-from orbitdiff.nn.cspnet import CSPNet, CSPNetConfig
+from orbitdiff.nn.cspnet import CSPNet
+from pipelines.params import load
 
-SIZES = {
-    "cpu": CSPNetConfig(hidden=128, layers=4, frequencies=64, time_dim=128),
-    "paper": CSPNetConfig(),
-}
+SIZES = {preset: load().settings("crystals", preset).model for preset in ("cpu", "paper")}
 
 
 def batch_of(size: int, atoms: int, device: torch.device):

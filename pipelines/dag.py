@@ -33,7 +33,7 @@ def stages_of(params: Params, preset: str) -> list[tuple[str, list[str]]]:
         stages.append((f"train@{run}", [prepared]))
         stages.append((f"sample@{run}", [prepared, f"train@{run}"]))
         stages.append((f"evaluate@{run}", [prepared, f"sample@{run}", f"train@{run}"]))
-        curves = ["steps", "calls"] if run in params.raw["calls"] else ["steps"]
+        curves = ["steps", "calls"] if run in params.raw.get("calls", {}) else ["steps"]
         stages += [(f"{curve}@{run}", [prepared, f"train@{run}"]) for curve in curves]
         shown += [f"{name}@{run}" for name in ("evaluate", *curves)]
     stages.append((f"report@{preset}", [prepared, *shown]))

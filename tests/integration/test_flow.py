@@ -1,8 +1,12 @@
 """The Prefect flow on a tiny DVC project: every stage once, retries, nothing the second time."""
 
 import os
+import shutil
+import socket
 import subprocess
 import sys
+import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +22,7 @@ prepare_environment()
 
 pytestmark = pytest.mark.integration
 RUN = "tiny-salt-plain-0"
+CALLS = ["fetch", "prepare", "train", "train", "sample", "evaluate", "steps", "report"]
 # appends a line per call, so that the test counts them; the train stage fails the first time
 SCRIPT = """
 import sys
@@ -50,7 +55,8 @@ def project(tmp_path: Path) -> Path:
         f"train@{RUN}": stage("train", ["data"], "model"),
         f"sample@{RUN}": stage("sample", ["data", "model"], "samples"),
         f"evaluate@{RUN}": stage("evaluate", ["data", "samples", "model"], "results"),
-        "report@tiny": stage("report", ["results", "data"], *report),
+        f"steps@{RUN}": stage("steps", ["data", "model"], "curve"),
+        "report@tiny": stage("report", ["results", "curve", "data"], *report),
     }
     stages: dict[str, object] = {}
     for name, content in chain.items():
@@ -83,7 +89,7 @@ def test_flow_runs_each_stage_once_and_retries(project: Path, prefect: None) -> 
     page = crystals("tiny", root=str(project))
     assert Path(page).read_text() == "report was here\n"
     calls = (project / "calls.txt").read_text().split()
-    assert calls == ["fetch", "prepare", "train", "train", "sample", "evaluate", "report"]
+    assert calls == CALLS
     assert os.getcwd() == here
 
     with get_client(sync_client=True) as client:
@@ -95,7 +101,7 @@ def test_flow_runs_each_stage_once_and_retries(project: Path, prefect: None) -> 
     assert run.state.is_completed()
     assert {found.name for found in tasks} == {
         "fetch@salt", "prepare@salt", f"train@{RUN}", f"sample@{RUN}", f"evaluate@{RUN}",
-        "report@tiny",
+        f"steps@{RUN}", "report@tiny",
     }  # fmt: skip
     assert {found.name: found.run_count for found in tasks}[f"train@{RUN}"] == 2
     kinds = {found.type: found for found in artifacts}
@@ -104,3 +110,76 @@ def test_flow_runs_each_stage_once_and_retries(project: Path, prefect: None) -> 
 
     crystals("tiny", root=str(project))
     assert (project / "calls.txt").read_text().split() == calls
+
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A Prefect server on a free port, with a database of its own."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "prefect"))
+    monkeypatch.setenv("PREFECT_API_URL", f"http://127.0.0.1:{port}/api")
+    monkeypatch.setenv("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+    log = (tmp_path / "server.log").open("wb")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port",
+         str(port)],
+        stdout=log, stderr=log,
+    )  # fmt: skip
+    try:
+        limit = time.monotonic() + 90
+        while time.monotonic() < limit:
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/health", timeout=2):
+                    break
+            except OSError:
+                assert process.poll() is None, (tmp_path / "server.log").read_text()
+                time.sleep(0.5)
+        yield
+    finally:
+        process.terminate()
+        process.wait(30)
+        log.close()
+
+
+def command(*words: str, cwd: Path = ROOT) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "prefect", "--no-prompt", *words],
+        cwd=cwd, capture_output=True, text=True, timeout=240,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_deployments_of_the_repository_run_on_a_server(project: Path, server: None) -> None:
+    """The commands in the head of infra/prefect.yaml, with the tiny project as the repository."""
+    shutil.copytree(ROOT / "infra", project / "infra")
+    shutil.copytree(ROOT / "pipelines", project / "pipelines")
+    command("work-pool", "create", "local", "--type", "process")
+    command("deploy", "--prefect-file", "infra/prefect.yaml", "--all", cwd=project)
+    from prefect.client.orchestration import get_client
+
+    with get_client(sync_client=True) as client:
+        deployments = {found.name: found for found in client.read_deployments()}
+    assert set(deployments) == {"demo", "cpu", "toy"}
+    assert not any(s.active for found in deployments.values() for s in found.schedules)
+    assert deployments["cpu"].schedules[0].schedule.cron == "15 2 * * 6"
+
+    command("deployment", "run", "crystals/demo", "--param", "preset=tiny")
+    command("worker", "start", "--pool", "local", "--run-once", cwd=project)
+    limit = time.monotonic() + 180
+    while time.monotonic() < limit:
+        with get_client(sync_client=True) as client:
+            (run,) = client.read_flow_runs()
+        if run.state is not None and run.state.is_final():
+            break
+        time.sleep(1)
+    assert run.state is not None
+    assert run.state.is_completed(), run.state
+    assert (project / "calls.txt").read_text().split() == CALLS
