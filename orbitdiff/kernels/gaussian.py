@@ -8,6 +8,7 @@ import torch
 from orbitdiff.errors import BadInput
 from orbitdiff.groups.base import Group
 from orbitdiff.groups.finite import Sign
+from orbitdiff.groups.rotation import O3, SO3
 from orbitdiff.kernels.base import (
     Density,
     Noised,
@@ -36,7 +37,7 @@ class GaussianKernel(NoiseKernel):
     x_0 = (x_t - sigma eps) / alpha, score = (alpha x_0 - x_t) / sigma^2 = -eps / sigma.
     """
 
-    invariant_under: tuple[type[Group], ...] = (Sign,)
+    invariant_under: tuple[type[Group], ...] = (Sign, SO3, O3)
     density = Density.ISOTROPIC_GAUSSIAN
 
     def __init__(self, schedule: Schedule) -> None:

@@ -1,5 +1,6 @@
 """Orbit estimators: the conditional mean of the training target over the orbit of x_0."""
 
+from orbitdiff.orbit.aligned import AlignedPermutationOrbit as AlignedPermutationOrbit
 from orbitdiff.orbit.base import EstimatorSpec as EstimatorSpec
 from orbitdiff.orbit.base import OrbitContext as OrbitContext
 from orbitdiff.orbit.base import OrbitEstimator as OrbitEstimator
@@ -14,6 +15,9 @@ from orbitdiff.orbit.proposals import Haar as Haar
 from orbitdiff.orbit.proposals import Proposal as Proposal
 from orbitdiff.orbit.published import PUBLISHED as PUBLISHED
 from orbitdiff.orbit.registry import build_estimator as build_estimator
+from orbitdiff.orbit.rotation import RotationPosterior as RotationPosterior
+from orbitdiff.orbit.rotation import rotation_posterior as rotation_posterior
+from orbitdiff.orbit.rotation_orbit import RotationOrbit as RotationOrbit
 from orbitdiff.orbit.torus import TorusOrbit as TorusOrbit
 from orbitdiff.orbit.torus import TorusPosterior as TorusPosterior
 from orbitdiff.orbit.torus import torus_posterior as torus_posterior

@@ -9,7 +9,7 @@ import torch
 from orbitdiff.errors import IncompatibleKernel
 from orbitdiff.groups.base import Group
 from orbitdiff.kernels.base import Density, NoiseKernel, Parametrization
-from orbitdiff.typing import Bool, Int, Mask, PerSample, Points, Tensor
+from orbitdiff.typing import Bool, Float, Int, Mask, PerSample, Points, Tensor
 
 __all__ = ["OrbitContext", "OrbitEstimator", "OrbitInfo", "OrbitTarget"]
 
@@ -25,10 +25,16 @@ class OrbitContext:
         subset that contains the true element.
     permutation_mask : (B, P) bool, optional
         True for real entries of `permutations`.
+    conformers : (B, C, N, 3), optional
+        Data points that share the orbit mean, x_0 among them.
+    log_prior : (B, C), optional
+        Log prior of the conformers, default uniform.
     """
 
     permutations: Int[Tensor, "B P N"] | None = None
     permutation_mask: Bool[Tensor, "B P"] | None = None
+    conformers: Float[Tensor, "B C N 3"] | None = None
+    log_prior: Float[Tensor, "B C"] | None = None
 
 
 class OrbitInfo(NamedTuple):
@@ -131,7 +137,7 @@ class EstimatorSpec:
     Parameters
     ----------
     kind : str
-        plain, finite, torus, importance, isir.
+        plain, finite, torus, rotation, importance, isir.
     num_samples : int
         K, sampled kinds only.
     proposal : str

@@ -3,17 +3,19 @@
 from orbitdiff.errors import BadInput
 from orbitdiff.groups.base import Group
 from orbitdiff.groups.finite import FiniteGroup
+from orbitdiff.groups.rotation import O3
 from orbitdiff.kernels.base import NoiseKernel, Parametrization
 from orbitdiff.orbit.base import EstimatorSpec, OrbitEstimator
 from orbitdiff.orbit.finite import FiniteOrbit
 from orbitdiff.orbit.importance import ImportanceOrbit
 from orbitdiff.orbit.plain import PlainTarget
 from orbitdiff.orbit.proposals import AroundTruth, AroundXt, Haar
+from orbitdiff.orbit.rotation_orbit import RotationOrbit
 from orbitdiff.orbit.torus import TorusOrbit
 
 __all__ = ["build_estimator"]
 
-KINDS = ("plain", "finite", "torus", "importance", "isir")
+KINDS = ("plain", "finite", "torus", "rotation", "importance", "isir")
 
 
 def build_estimator(
@@ -31,7 +33,7 @@ def build_estimator(
     kernel : NoiseKernel
     parametrization : Parametrization
     group : Group, optional
-        Needed by finite, importance and isir.
+        Needed by finite, importance and isir; O3 makes rotation average over reflections too.
 
     Raises
     ------
@@ -46,6 +48,9 @@ def build_estimator(
         return PlainTarget(kernel, parametrization=parametrization)
     if spec.kind == "torus":
         return TorusOrbit(kernel, parametrization=parametrization)
+    if spec.kind == "rotation":
+        reflections = isinstance(group, O3)
+        return RotationOrbit(kernel, parametrization=parametrization, reflections=reflections)
     if group is None:
         raise BadInput(f"estimator {spec.kind} needs a group")
     if spec.kind == "finite":

@@ -1,6 +1,6 @@
 import torch
 
-from orbitdiff.groups import Sign, TorusTranslation
+from orbitdiff.groups import O3, SO3, Sign, TorusTranslation
 from orbitdiff.kernels import (
     CosineVP,
     GaussianKernel,
@@ -33,7 +33,7 @@ class TestLinearSigmaGaussian(KernelContract):
         return GaussianKernel(LinearSigma())
 
     def groups(self):
-        return (Sign(),)
+        return Sign(), SO3(), O3()
 
     def points(self, generator):
         return torch.randn(6, 4, 3, generator=generator, dtype=torch.float64)
