@@ -1,28 +1,33 @@
-import multiprocessing
-import time
+import os
+import subprocess
+import sys
 
 import pytest
 
 from orbitdiff.errors import OrbitDiffError
 from orbitdiff.training.lock import only_writer
 
-
-def hold(folder, seconds, ready):
-    with only_writer(folder):
-        ready.set()
-        time.sleep(seconds)
+HOLD = """
+import sys, time
+from pathlib import Path
+from orbitdiff.training.lock import only_writer
+with only_writer(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(float(sys.argv[2]))
+"""
 
 
 def holder(folder, seconds):
-    context = multiprocessing.get_context("fork")
-    ready = context.Event()
-    process = context.Process(target=hold, args=(folder, seconds, ready))
-    process.start()
-    assert ready.wait(20)
+    """A process that holds the lock by now."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(folder), str(seconds)],
+        stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdout.readline() == "held\n"
     return process
 
 
-def test_a_second_writer_is_refused_by_name(tmp_path):
+def test_a_second_writer_is_refused_by_name_until_the_first_is_killed(tmp_path):
     process = holder(tmp_path, 60)
     with (
         pytest.raises(OrbitDiffError, match=f"pid {process.pid}"),
@@ -30,16 +35,13 @@ def test_a_second_writer_is_refused_by_name(tmp_path):
     ):
         pytest.fail("two writers")
     process.kill()
-    process.join()
+    process.wait()
     with only_writer(tmp_path, patience=5):
-        assert (
-            f"pid {multiprocessing.current_process().pid}" in (tmp_path / "writer.lock").read_text()
-        )
+        assert (tmp_path / "writer.lock").read_text() == f"pid {os.getpid()}\n"
 
 
 def test_a_writer_that_ends_lets_the_next_one_in(tmp_path):
     process = holder(tmp_path, 0.5)
     with only_writer(tmp_path, patience=20):
         pass
-    process.join()
-    assert process.exitcode == 0
+    assert process.wait() == 0
