@@ -3,6 +3,8 @@
 from orbitdiff.groups.base import Group as Group
 from orbitdiff.groups.finite import FiniteGroup as FiniteGroup
 from orbitdiff.groups.finite import Sign as Sign
+from orbitdiff.groups.kabsch import kabsch as kabsch
+from orbitdiff.groups.permutation import BlockPermutations as BlockPermutations
 from orbitdiff.groups.rotation import O3 as O3
 from orbitdiff.groups.rotation import SO3 as SO3
 from orbitdiff.groups.torus import TorusTranslation as TorusTranslation

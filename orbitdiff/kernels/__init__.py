@@ -7,6 +7,7 @@ from orbitdiff.kernels.base import NoiseKernel as NoiseKernel
 from orbitdiff.kernels.base import Parametrization as Parametrization
 from orbitdiff.kernels.gaussian import GaussianKernel as GaussianKernel
 from orbitdiff.kernels.harmonic import HarmonicKernel as HarmonicKernel
+from orbitdiff.kernels.harmonic_prior import HarmonicPrior as HarmonicPrior
 from orbitdiff.kernels.schedule import CosineVP as CosineVP
 from orbitdiff.kernels.schedule import GeometricSigma as GeometricSigma
 from orbitdiff.kernels.schedule import LinearSigma as LinearSigma

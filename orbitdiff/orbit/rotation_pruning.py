@@ -8,7 +8,12 @@ import math
 
 import torch
 
-from orbitdiff.orbit.matrix_fisher import OrthogonalMoments, orthogonal_moments, sphere_moments
+from orbitdiff.orbit.matrix_fisher import (
+    ROUGH_NODES,
+    OrthogonalMoments,
+    orthogonal_moments,
+    sphere_moments,
+)
 from orbitdiff.typing import Float, Tensor
 
 __all__ = ["mixture_moments", "rough_log_constant"]
@@ -18,8 +23,6 @@ NEGLIGIBLE = 30.0
 
 FEW = 8
 """Up to this many components the rough pass costs more than it saves."""
-
-ROUGH_NODES = 12
 
 
 def rough_log_constant(
