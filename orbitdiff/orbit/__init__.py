@@ -9,6 +9,7 @@ from orbitdiff.orbit.base import OrbitTarget as OrbitTarget
 from orbitdiff.orbit.finite import FiniteOrbit as FiniteOrbit
 from orbitdiff.orbit.importance import ImportanceOrbit as ImportanceOrbit
 from orbitdiff.orbit.plain import PlainTarget as PlainTarget
+from orbitdiff.orbit.product import TorusPermutationOrbit as TorusPermutationOrbit
 from orbitdiff.orbit.proposals import AroundTruth as AroundTruth
 from orbitdiff.orbit.proposals import AroundXt as AroundXt
 from orbitdiff.orbit.proposals import Haar as Haar

@@ -29,12 +29,15 @@ class OrbitContext:
         Data points that share the orbit mean, x_0 among them.
     log_prior : (B, C), optional
         Log prior of the conformers, default uniform.
+    atom_types : (B, N) long, optional
+        Zero and above; atoms of one type may be exchanged.
     """
 
     permutations: Int[Tensor, "B P N"] | None = None
     permutation_mask: Bool[Tensor, "B P"] | None = None
     conformers: Float[Tensor, "B C N 3"] | None = None
     log_prior: Float[Tensor, "B C"] | None = None
+    atom_types: Int[Tensor, "B N"] | None = None
 
 
 class OrbitInfo(NamedTuple):
