@@ -1,7 +1,7 @@
 """Sampled orbit means: self-normalised importance sampling, and i-SIR (unbiased for every K)."""
 
 import math
-from typing import NamedTuple, final
+from typing import final
 
 import torch
 
@@ -10,6 +10,7 @@ from orbitdiff.groups.base import Group
 from orbitdiff.kernels.base import NoiseKernel, Parametrization
 from orbitdiff.orbit.base import OrbitContext, OrbitEstimator, OrbitInfo, OrbitTarget
 from orbitdiff.orbit.proposals import Proposal
+from orbitdiff.orbit.streaming import WeightedSums
 from orbitdiff.typing import Mask, PerSample, Points, Tensor
 
 __all__ = ["ImportanceOrbit"]
@@ -19,33 +20,12 @@ ELEMENTS_PER_CHUNK = 2**18
 nine times as many numbers (the images of the wrapped normal)."""
 
 
-class _Sums(NamedTuple):
-    """Sums over samples relative to exp(peak), all (B, A) but `value` (B, N, D)."""
-
-    peak: Tensor
-    total: Tensor
-    square: Tensor
-    value: Tensor
-
-    @classmethod
-    def of(cls, log_w: Tensor, target: Tensor) -> "_Sums":
-        """Sums of one chunk: log weights (B, K, A), targets (B, K, N, D)."""
-        peak = log_w.amax(1)
-        scaled = torch.exp(log_w - peak[:, None])
-        value = (scaled[:, :, None].to(target.dtype) * target).sum(1)
-        return cls(peak, scaled.sum(1), (scaled**2).sum(1), value)
-
-    def merged(self, other: "_Sums") -> "_Sums":
-        """Sums of both."""
-        peak = torch.maximum(self.peak, other.peak)
-        own, new = torch.exp(self.peak - peak), torch.exp(other.peak - peak)
-        own_value, new_value = own[:, None].to(self.value), new[:, None].to(self.value)
-        return _Sums(
-            peak,
-            self.total * own + other.total * new,
-            self.square * own**2 + other.square * new**2,
-            self.value * own_value + other.value * new_value,
-        )
+def _sums(log_w: Tensor, target: Tensor) -> WeightedSums:
+    """Sums of one chunk: log weights (B, K, A), targets (B, K, N, D)."""
+    peak = log_w.amax(1)
+    scaled = torch.exp(log_w - peak[:, None])
+    value = (scaled[:, :, None].to(target.dtype) * target).sum(1)
+    return WeightedSums(peak, scaled.sum(1), (scaled**2).sum(1), value)
 
 
 @final
@@ -135,24 +115,23 @@ class ImportanceOrbit(OrbitEstimator):
         """Return the weighted mean, ESS (of the worst axis), log evidence, largest weight."""
         real = torch.ones_like(x_0[..., 0], dtype=torch.bool) if mask is None else mask
         size = max(1, self.chunk // max(1, x_0.numel()))
-        sums: _Sums | None = None
+        sums: WeightedSums | None = None
         done = 0
         while done < self.num_samples:
             num = min(size, self.num_samples - done)
             with_true = self.include_true and done == 0
             log_w, target = self._draw(x_t, x_0, t, real, num, with_true, generator)
-            part = _Sums.of(log_w, target)
+            part = _sums(log_w, target)
             sums = part if sums is None else sums.merged(part)
             done += num
         assert sums is not None  # num_samples is at least 1
-        value = sums.value / sums.total[:, None].to(sums.value.dtype) * real[..., None]
-        evidence = sums.peak + torch.log(sums.total) - math.log(self.num_samples)
+        evidence = sums.log_total - math.log(self.num_samples)
         info = OrbitInfo(
-            ess=(sums.total**2 / sums.square).amin(1),
+            ess=sums.ess,
             log_evidence=evidence.sum(1) if self.temperature == 1.0 else None,
-            max_weight=(1.0 / sums.total).amax(1),
+            max_weight=sums.max_weight,
         )
-        return OrbitTarget(value, info)
+        return OrbitTarget(sums.mean * real[..., None], info)
 
     def _draw(
         self,

@@ -1,6 +1,6 @@
 """Exact orbit mean over rotations (and listed conformers and permutations)."""
 
-from typing import Protocol, final, runtime_checkable
+from typing import final
 
 import torch
 
@@ -9,19 +9,11 @@ from orbitdiff.groups.base import Group
 from orbitdiff.groups.rotation import O3, SO3
 from orbitdiff.kernels.base import Density, NoiseKernel, Parametrization
 from orbitdiff.orbit.base import OrbitContext, OrbitEstimator, OrbitInfo, OrbitTarget
+from orbitdiff.orbit.gaussian_form import GaussianForm
 from orbitdiff.orbit.rotation import rotation_posterior
-from orbitdiff.typing import Float, Mask, PerSample, Points, Tensor
+from orbitdiff.typing import Mask, PerSample, Points
 
-__all__ = ["AtomPrecision", "RotationOrbit"]
-
-
-@runtime_checkable
-class AtomPrecision(Protocol):
-    """A kernel whose Gaussian has a covariance over atoms."""
-
-    def precision(self, t: PerSample) -> Float[Tensor, "*B N N"]:
-        """Return Sigma^+ at t."""
-        ...
+__all__ = ["RotationOrbit"]
 
 
 @final
@@ -93,14 +85,13 @@ class RotationOrbit(OrbitEstimator):
         """Return the exact mean target and its log evidence."""
         around = context or OrbitContext()
         wide, time = x_t.double(), t.double()
-        alpha, sigma = self.kernel.schedule(time)
-        precision = self.kernel.precision(time) if isinstance(self.kernel, AtomPrecision) else None
+        form = GaussianForm.of(self.kernel, time)
         found = rotation_posterior(
             wide,
             (x_0 if around.conformers is None else around.conformers).double(),
-            alpha,
-            sigma if precision is None else None,
-            precision=precision,
+            form.alpha,
+            form.sigma,
+            precision=form.precision,
             mask=mask,
             log_prior=around.log_prior,
             permutations=around.permutations,

@@ -1,53 +1,116 @@
 """Sampled orbit mean over rotations, through the 3x3 sufficient statistic of the cloud."""
 
 import math
-from typing import final
+from typing import NamedTuple, final
 
 import torch
 
 from orbitdiff.errors import BadInput
 from orbitdiff.groups.base import Group
-from orbitdiff.groups.quaternion import to_rotation
 from orbitdiff.groups.rotation import SO3
 from orbitdiff.kernels.base import Density, NoiseKernel, Parametrization, expand
 from orbitdiff.orbit.base import OrbitContext, OrbitEstimator, OrbitInfo, OrbitTarget
-from orbitdiff.orbit.rotation_orbit import AtomPrecision
+from orbitdiff.orbit.gaussian_form import GaussianForm
+from orbitdiff.orbit.rotation_proposals import (
+    EvenRotations,
+    HaarRotations,
+    LaplaceRotations,
+    RotationDraws,
+    RotationProposal,
+    WrappedNormalRotations,
+)
+from orbitdiff.orbit.streaming import WeightedSums
 from orbitdiff.typing import Float, Mask, PerSample, Points, Tensor
 
-__all__ = ["RotationSamples", "super_fibonacci"]
+__all__ = ["PROPOSALS", "RotationMean", "RotationSamples", "sampled_rotation"]
 
-WEIGHTS_AT_ONCE = 2**22
-"""Weights of a chunk of samples: bounds the memory, whatever the batch."""
-PSI = 1.533751168755204288118041
+WEIGHTS_AT_ONCE = 2**20
+"""Weights of a chunk, over the batch: at most 24 numbers each, 200 MB, whatever K."""
+
+PROPOSALS: dict[str, RotationProposal] = {
+    "haar": HaarRotations(),
+    "super_fibonacci": EvenRotations(),
+    "laplace": LaplaceRotations(),
+    "wrapped_normal": WrappedNormalRotations(),
+}
+"""Proposals by the names that params.yaml uses."""
 
 
-def super_fibonacci(num: int, *, device: torch.device | str = "cpu") -> Float[Tensor, "K 3 3"]:
-    """Evenly spread rotations, the super-Fibonacci spiral of quaternions.
+class RotationMean(NamedTuple):
+    """Weighted mean of sampled rotations.
+
+    Attributes
+    ----------
+    rotation : (B, 3, 3)
+    log_mean : (B,), log of the mean weight, an estimate of the log of the Haar average
+    ess, max_weight : (B,)
+    """
+
+    rotation: Tensor
+    log_mean: Tensor
+    ess: Tensor
+    max_weight: Tensor
+
+
+@torch.no_grad()
+def sampled_rotation(
+    cross: Float[Tensor, "B 3 3"],
+    gram: Float[Tensor, "B 3 3"],
+    *,
+    proposal: RotationProposal,
+    num_samples: int,
+    include_true: bool,
+    generator: torch.Generator | None,
+) -> RotationMean:
+    """sum_k w_k R_k with w_k proportional to exp(tr(F^T R_k)) / q(R_k).
 
     Parameters
     ----------
-    num : int
+    cross : (B, 3, 3)
+        F, float64.
+    gram : (B, 3, 3)
+        alpha^2 x_0^T Sigma^+ x_0.
+    proposal : RotationProposal
+    num_samples : int
         K.
-    device : device
+    include_true : bool
+        The identity is one of the K.
+    generator : torch.Generator or None
 
-    References
-    ----------
-    Alexa, Super-Fibonacci Spirals, CVPR 2022.
+    Returns
+    -------
+    RotationMean
     """
-    place = torch.arange(num, dtype=torch.float64, device=device) + 0.5
-    near, far = torch.sqrt(place / num), torch.sqrt(1 - place / num)
-    first, second = 2 * math.pi * place / math.sqrt(2), 2 * math.pi * place / PSI
-    parts = [near * first.sin(), near * first.cos(), far * second.sin(), far * second.cos()]
-    quaternions = torch.stack(parts, -1)
-    return to_rotation(quaternions[:, :, None] * quaternions[:, None, :])
+    drawn = num_samples - int(include_true)
+    most = max(1, WEIGHTS_AT_ONCE // max(1, len(cross)))
+    sizes = [min(most, drawn - start) for start in range(0, drawn, most)]
+    sums: WeightedSums | None = None
+    if include_true:
+        one = torch.eye(3, dtype=cross.dtype, device=cross.device).expand_as(cross)
+        own = cross.diagonal(dim1=-2, dim2=-1).sum(-1)
+        own = (own - proposal.log_density_of_identity(cross, gram))[:, None]
+        sums = WeightedSums(own, torch.ones_like(own), torch.ones_like(own), one)
+    for part in proposal.draws(cross, gram, sizes, generator=generator):
+        found = _sums(part)
+        sums = found if sums is None else sums.merged(found)
+    assert sums is not None  # num_samples is at least 1
+    log_mean = sums.log_total[:, 0] - math.log(num_samples)
+    return RotationMean(sums.mean, log_mean, sums.ess, sums.max_weight)
+
+
+def _sums(draws: RotationDraws) -> WeightedSums:
+    peak = draws.log_w.amax(1, keepdim=True)
+    scaled = torch.exp(draws.log_w - peak)
+    total, square = scaled.sum(1, keepdim=True), scaled.square().sum(1, keepdim=True)
+    return WeightedSums(peak, total, square, draws.mean(scaled))
 
 
 @final
 class RotationSamples(OrbitEstimator):
-    """sum_k w_k target(x_t, R_k x_0), w_k proportional to exp(tr(F^T R_k)), R_k uniform.
+    """sum_k w_k target(x_t, R_k x_0), w_k proportional to exp(tr(F^T R_k)) / q(R_k).
 
     F = alpha x_t^T Sigma^-1 x_0 is all that the weights need of a cloud: no cloud is rotated,
-    and the cost per rotation is nine multiplications whatever the number of atoms.
+    and the cost per rotation does not depend on the number of atoms.
 
     Parameters
     ----------
@@ -57,19 +120,18 @@ class RotationSamples(OrbitEstimator):
     num_samples : int
         K, the true element included where `include_true`.
     include_true : bool
-        First element is the identity, which made x_t. Without it the target is biased, and at
-        small noise far worse than no averaging.
-    spread : str
-        `haar`: independent uniform rotations; `super_fibonacci`: the even spiral, turned as a
-        whole by a uniform rotation of each sample.
-    temperature : float
-        Divides the log weights; anything but 1 is biased.
+        One of the elements is the identity, which made x_t, weighed by its own density. Without
+        it the target is biased, and at small noise far worse than no averaging.
+    proposal : str
+        `haar`: uniform rotations, shared by the batch and turned by a uniform rotation per
+        sample; `super_fibonacci`: an even spiral, turned likewise; `laplace`: around the mode of
+        the posterior; `wrapped_normal`: around the true element.
 
     Notes
     -----
-    Rotations are shared by the batch and turned by a uniform rotation per sample, so each
-    sample sees uniform ones. Unbiased for every K with the true element, `haar`, temperature 1
-    (i-SIR); the points of a spiral are not independent, so that argument does not cover it.
+    Unbiased for every K with the true element and `haar` or `laplace` (i-SIR). The points of a
+    spiral are not independent and `wrapped_normal` depends on the true element, so that
+    argument covers neither. At other temperatures see `TemperedRotationOrbit`.
 
     References
     ----------
@@ -87,23 +149,19 @@ class RotationSamples(OrbitEstimator):
         parametrization: Parametrization = Parametrization.DATA,
         num_samples: int,
         include_true: bool = True,
-        spread: str = "haar",
-        temperature: float = 1.0,
+        proposal: str = "haar",
     ) -> None:
         self.check(kernel)
         if num_samples < 1:
             raise BadInput(f"num_samples (K) must be at least 1, got {num_samples}")
-        if spread not in ("haar", "super_fibonacci"):
-            raise BadInput(f"expected spread haar or super_fibonacci, got {spread!r}")
-        if not temperature > 0:
-            raise BadInput(f"temperature must be positive, got {temperature}")
+        if proposal not in PROPOSALS:
+            raise BadInput(f"expected a proposal among {sorted(PROPOSALS)}, got {proposal!r}")
         self.kernel = kernel
         self.parametrization = parametrization
         self.num_samples = num_samples
         self.include_true = include_true
-        self.spread = spread
-        self.temperature = temperature
-        self.unbiased = include_true and temperature == 1.0 and spread == "haar"
+        self.proposal = PROPOSALS[proposal]
+        self.unbiased = include_true and self.proposal.independent
 
     @torch.no_grad()
     def __call__(
@@ -128,50 +186,23 @@ class RotationSamples(OrbitEstimator):
             raise BadInput("RotationSamples averages over rotations alone; take RotationOrbit")
         wide, points, time = x_t.double(), x_0.double(), t.double()
         real = torch.ones_like(wide[..., :1]) if mask is None else mask[..., None].double()
-        cross = self._statistic(wide * real, points * real, time)
-        drawn = self.num_samples - int(self.include_true)
-        if self.spread == "haar":
-            grid = SO3().sample(drawn, generator=generator, device=x_t.device)
-        else:
-            grid = super_fibonacci(drawn, device=x_t.device)
-        turn = SO3().sample(len(x_0), generator=generator, device=x_t.device)
-        rows = max(1, WEIGHTS_AT_ONCE // self.num_samples)
-        parts = [
-            self._average(cross[start : start + rows], turn[start : start + rows], grid)
-            for start in range(0, max(1, len(cross)), rows)
-        ]
-        rotation, log_mean, ess, largest = (torch.cat(part) for part in zip(*parts, strict=True))
-        mean = points @ rotation.mT
+        form = GaussianForm.of(self.kernel, time)
+        cross = form.cross(wide * real, points * real)
+        found = sampled_rotation(
+            cross,
+            form.cross(expand(form.alpha) * points * real, points * real),
+            proposal=self.proposal,
+            num_samples=self.num_samples,
+            include_true=self.include_true,
+            generator=generator,
+        )
+        mean = points @ found.rotation.mT
         value = self.kernel.convert(mean, Parametrization.DATA, self.parametrization, wide, time)
         own = self.kernel.log_prob(wide, points, time, mask=mask)
         at_truth = cross.diagonal(dim1=-2, dim2=-1).sum(-1)
         info = OrbitInfo(
-            ess=ess,
-            log_evidence=own - at_truth + log_mean if self.temperature == 1.0 else None,
-            max_weight=largest,
+            ess=found.ess,
+            log_evidence=own - at_truth + found.log_mean,
+            max_weight=found.max_weight,
         )
         return OrbitTarget((value * real).to(x_0.dtype), info)
-
-    def _statistic(self, x_t: Tensor, x_0: Tensor, t: Tensor) -> Tensor:
-        """F (B, 3, 3)."""
-        alpha, sigma = self.kernel.schedule(t)
-        if isinstance(self.kernel, AtomPrecision):
-            weighed = self.kernel.precision(t) @ x_0
-        else:
-            weighed = x_0 / expand(sigma) ** 2
-        return expand(alpha) * x_t.mT @ weighed
-
-    def _average(self, cross: Tensor, turn: Tensor, grid: Tensor) -> tuple[Tensor, ...]:
-        """Mean rotation, log mean weight, ESS and largest weight of some samples."""
-        logits = (cross @ turn.mT).flatten(1) @ grid.flatten(1).mT / self.temperature
-        if self.include_true:
-            truth = cross.diagonal(dim1=-2, dim2=-1).sum(-1, keepdim=True) / self.temperature
-            logits = torch.cat([logits, truth], 1)
-        log_mean = torch.logsumexp(logits, 1) - math.log(self.num_samples)
-        weights = torch.softmax(logits, 1)
-        drawn = weights[:, : len(grid)]
-        rotation = (drawn @ grid.flatten(1)).unflatten(1, (3, 3)) @ turn
-        if self.include_true:
-            one = torch.eye(3, dtype=rotation.dtype, device=rotation.device)
-            rotation = rotation + weights[:, -1, None, None] * one
-        return rotation, log_mean, 1 / weights.square().sum(1), weights.amax(1)
