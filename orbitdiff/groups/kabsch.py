@@ -9,7 +9,7 @@ import torch
 from orbitdiff.groups.quaternion import quaternion_eigen, to_rotation
 from orbitdiff.typing import Float, Tensor
 
-__all__ = ["kabsch"]
+__all__ = ["kabsch", "superposing"]
 
 
 @torch.no_grad()
@@ -32,7 +32,23 @@ def kabsch(
     ----------
     Kabsch 1976; Horn 1987 (as the leading eigenvector of a quaternion matrix).
     """
-    values, vectors = quaternion_eigen(target.double().mT @ source.double())
+    return superposing(target.double().mT @ source.double())
+
+
+@torch.no_grad()
+def superposing(cross: Float[Tensor, "*B 3 3"]) -> Float[Tensor, "*B 3 3"]:
+    """Rotation R that maximises tr(F^T R).
+
+    Parameters
+    ----------
+    cross : (..., 3, 3)
+        F = target^T source, float64.
+
+    Returns
+    -------
+    (..., 3, 3)
+    """
+    values, vectors = quaternion_eigen(cross)
     best = values.argmax(-1)[..., None, None].expand(*values.shape, 1)
     quaternion = vectors.gather(-1, best)
     return to_rotation(quaternion @ quaternion.mT)

@@ -19,6 +19,11 @@ from orbitdiff.orbit.registry import build_estimator as build_estimator
 from orbitdiff.orbit.rotation import RotationPosterior as RotationPosterior
 from orbitdiff.orbit.rotation import rotation_posterior as rotation_posterior
 from orbitdiff.orbit.rotation_orbit import RotationOrbit as RotationOrbit
+from orbitdiff.orbit.rotation_samples import RotationSamples as RotationSamples
+from orbitdiff.orbit.temperature import ConstantTemperature as ConstantTemperature
+from orbitdiff.orbit.temperature import PublishedTemperature as PublishedTemperature
+from orbitdiff.orbit.tempered import KabschOrbit as KabschOrbit
+from orbitdiff.orbit.tempered import TemperedRotationOrbit as TemperedRotationOrbit
 from orbitdiff.orbit.torus import TorusOrbit as TorusOrbit
 from orbitdiff.orbit.torus import TorusPosterior as TorusPosterior
 from orbitdiff.orbit.torus import torus_posterior as torus_posterior
