@@ -35,7 +35,9 @@ def methods(num_samples):
         "plain": EstimatorSpec("plain"),
         "isir_64": EstimatorSpec("isir", num_samples=64),
         **PUBLISHED,
-        "orbdiff_wn_per_axis": EstimatorSpec("importance", num_samples=64, per_axis=True),
+        "orbdiff_wn_per_axis": EstimatorSpec(
+            "importance", num_samples=64, proposal="wrapped_normal", per_axis=True
+        ),
         "uniform_without_truth": EstimatorSpec(
             "importance", num_samples=num_samples, proposal="uniform", include_true=False
         ),

@@ -47,6 +47,16 @@ class Interpolant:
         slope = 0.5 * self.sigma**2 * (1 - 2 * scale) / bridge
         return Noised(x_t + bridge * eps, prior + slope * eps)
 
+    def prior_sample(self, x_t: Points, x_0: Points, noise: Points, t: PerSample) -> Tensor:
+        """Return y of a draw of `mix`, given its noise; t in (0, 1)."""
+        if self.sigma == 0:
+            return noise
+        alpha, scale = (expand(part) for part in self(t))
+        # with r = t y + s_t eps and the noise y + s_t' eps: r - t noise = (s_t - t s_t') eps, and
+        # s_t' / (s_t - t s_t') = (1 - 2t) / t
+        rest = x_t - alpha * x_0 - scale * noise
+        return noise - (1 - 2 * scale) / scale * rest
+
     def variance(self, t: PerSample, prior_variance: Tensor) -> Tensor:
         """Variance of x_t given x_0 along a mode of the prior, t^2 var + s_t^2."""
         return t**2 * prior_variance + self.sigma**2 * t * (1 - t)

@@ -15,6 +15,9 @@ from orbitdiff.orbit.proposals import AroundXt as AroundXt
 from orbitdiff.orbit.proposals import Haar as Haar
 from orbitdiff.orbit.proposals import Proposal as Proposal
 from orbitdiff.orbit.published import PUBLISHED as PUBLISHED
+from orbitdiff.orbit.published_conformers import (
+    PublishedConformerOrbit as PublishedConformerOrbit,
+)
 from orbitdiff.orbit.registry import build_estimator as build_estimator
 from orbitdiff.orbit.rotation import RotationPosterior as RotationPosterior
 from orbitdiff.orbit.rotation import rotation_posterior as rotation_posterior

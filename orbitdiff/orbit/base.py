@@ -140,26 +140,27 @@ class EstimatorSpec:
     Parameters
     ----------
     kind : str
-        plain, finite, torus, rotation, importance, isir.
+        One of `orbitdiff.orbit.registry.KINDS`.
     num_samples : int
         K, sampled kinds only.
     proposal : str
-        uniform or wrapped_normal, `importance` only.
+        `importance`: uniform or wrapped_normal; `rotation_samples`: uniform, super_fibonacci,
+        laplace or wrapped_normal.
     spread : float
-        C, standard deviation of the proposal in units of sigma.
+        C, standard deviation of the proposal in units of sigma; `importance` and `isir`.
     include_true : bool
-        Put the true element among the samples, `importance` only.
+        Put the true element among the samples, `importance` and `rotation_samples`.
     per_axis : bool
         Weigh each axis on its own where the kernel factorises.
     temperature : float
-        Divides the log weights, `importance` only; 1 is unbiased.
+        Divides the log weights, `importance` and `tempered_rotation`; 1 is unbiased.
     """
 
     __pydantic_config__ = {"extra": "forbid"}
 
     kind: str
     num_samples: int = 64
-    proposal: str = "wrapped_normal"
+    proposal: str = "uniform"
     spread: float = 2.0
     include_true: bool = True
     per_axis: bool = False

@@ -1,21 +1,44 @@
 """Estimators by the names that params.yaml uses."""
 
+from collections.abc import Callable
+
 from orbitdiff.errors import BadInput
 from orbitdiff.groups.base import Group
 from orbitdiff.groups.finite import FiniteGroup
 from orbitdiff.groups.rotation import O3
 from orbitdiff.kernels.base import NoiseKernel, Parametrization
+from orbitdiff.orbit.aligned import AlignedPermutationOrbit
 from orbitdiff.orbit.base import EstimatorSpec, OrbitEstimator
 from orbitdiff.orbit.finite import FiniteOrbit
 from orbitdiff.orbit.importance import ImportanceOrbit
 from orbitdiff.orbit.plain import PlainTarget
+from orbitdiff.orbit.product import TorusPermutationOrbit
 from orbitdiff.orbit.proposals import AroundTruth, AroundXt, Haar
+from orbitdiff.orbit.published_conformers import PublishedConformerOrbit
 from orbitdiff.orbit.rotation_orbit import RotationOrbit
+from orbitdiff.orbit.rotation_samples import RotationSamples
+from orbitdiff.orbit.temperature import ConstantTemperature
+from orbitdiff.orbit.tempered import KabschOrbit, TemperedRotationOrbit
 from orbitdiff.orbit.torus import TorusOrbit
 
-__all__ = ["build_estimator"]
+__all__ = ["KINDS", "build_estimator"]
 
-KINDS = ("plain", "finite", "torus", "rotation", "importance", "isir")
+WITHOUT_SETTINGS: dict[str, type[OrbitEstimator]] = {
+    "plain": PlainTarget,
+    "torus": TorusOrbit,
+    "torus_permutation": TorusPermutationOrbit,
+    "aligned_permutation": AlignedPermutationOrbit,
+    "kabsch": KabschOrbit,
+}
+WITH_GROUP = ("finite", "importance", "isir")
+KINDS = (
+    *WITHOUT_SETTINGS,
+    *WITH_GROUP,
+    "rotation",
+    "rotation_samples",
+    "tempered_rotation",
+    "published_conformers",
+)
 
 
 def build_estimator(
@@ -44,15 +67,38 @@ def build_estimator(
     """
     if spec.kind not in KINDS:
         raise BadInput(f"expected an estimator kind among {KINDS}, got {spec.kind!r}")
-    if spec.kind == "plain":
-        return PlainTarget(kernel, parametrization=parametrization)
-    if spec.kind == "torus":
-        return TorusOrbit(kernel, parametrization=parametrization)
+    if spec.kind in WITHOUT_SETTINGS:
+        # every estimator is built from its kernel; the base class has no constructor
+        make: Callable[..., OrbitEstimator] = WITHOUT_SETTINGS[spec.kind]
+        return make(kernel, parametrization=parametrization)
+    if spec.kind in WITH_GROUP:
+        if group is None:
+            raise BadInput(f"estimator {spec.kind} needs a group")
+        return _over_group(spec, kernel, parametrization, group)
     if spec.kind == "rotation":
         reflections = isinstance(group, O3)
         return RotationOrbit(kernel, parametrization=parametrization, reflections=reflections)
-    if group is None:
-        raise BadInput(f"estimator {spec.kind} needs a group")
+    if spec.kind == "rotation_samples":
+        return RotationSamples(
+            kernel,
+            parametrization=parametrization,
+            num_samples=spec.num_samples,
+            include_true=spec.include_true,
+            proposal="haar" if spec.proposal == "uniform" else spec.proposal,
+        )
+    if spec.kind == "tempered_rotation":
+        return TemperedRotationOrbit(
+            kernel, ConstantTemperature(spec.temperature), parametrization=parametrization
+        )
+    return PublishedConformerOrbit(
+        kernel, parametrization=parametrization, num_samples=spec.num_samples
+    )
+
+
+def _over_group(
+    spec: EstimatorSpec, kernel: NoiseKernel, parametrization: Parametrization, group: Group
+) -> OrbitEstimator:
+    """Estimators that take any group."""
     if spec.kind == "finite":
         if not isinstance(group, FiniteGroup):
             raise BadInput(f"estimator finite enumerates; {type(group).__name__} is not finite")
