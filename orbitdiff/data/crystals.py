@@ -1,16 +1,13 @@
-"""Prepared crystals in memory: fast batches, fixed subsets, permutations of like atoms."""
+"""Prepared crystals in memory: fast batches, fixed subsets."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from hashlib import sha256
-from itertools import permutations, product
-from math import factorial, prod
 from pathlib import Path
 from typing import Any, final
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from orbitdiff.batch import Batch, pad
 from orbitdiff.data.cif import Crystal, Rejected, parse_crystal, reduce_structure, to_structure
@@ -25,7 +22,6 @@ __all__ = [
     "Rejected",
     "crystal_schema",
     "crystal_to_row",
-    "like_atom_permutations",
     "parse_crystal",
     "reduce_structure",
     "rows_to_crystals",
@@ -178,39 +174,3 @@ class CrystalDataset:
             raise BadInput(f"expected k of at least 1, got {k}")
         order = sorted(range(len(self)), key=lambda row: sha256(self.ids[row].encode()).digest())
         return torch.tensor(order[:k], dtype=torch.long)
-
-
-def like_atom_permutations(
-    atom_types: NDArray[np.int64] | Int[Tensor, " N"] | Iterable[int], limit: int = 120
-) -> Int[Tensor, "P N"] | None:
-    """All permutations that exchange atoms of the same element, the identity first.
-
-    P = prod over elements of n_e!
-
-    Parameters
-    ----------
-    atom_types : (N,) int
-        Atomic numbers, without padding.
-    limit : int
-        Largest group that is enumerated.
-
-    Returns
-    -------
-    (P, N) int64 or None
-        Index lists; None where the group is larger than `limit`.
-    """
-    types = [int(number) for number in atom_types]
-    places = [
-        [place for place, found in enumerate(types) if found == number]
-        for number in dict.fromkeys(types)
-    ]
-    if prod(factorial(len(group)) for group in places) > limit:
-        return None
-    lists = []
-    for choice in product(*(permutations(group) for group in places)):
-        images = list(range(len(types)))
-        for group, chosen in zip(places, choice, strict=True):
-            for place, image in zip(group, chosen, strict=True):
-                images[place] = image
-        lists.append(images)
-    return torch.tensor(lists, dtype=torch.long)

@@ -1,6 +1,6 @@
-"""Permutations of like atoms: a product of symmetric groups, one per type."""
+"""Groups of permutations, and those of like atoms: a product of symmetric groups."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from itertools import permutations
 from math import factorial, prod
@@ -12,7 +12,7 @@ from orbitdiff.errors import BadInput
 from orbitdiff.groups.finite import FiniteGroup
 from orbitdiff.typing import Int, Tensor
 
-__all__ = ["BlockPermutations"]
+__all__ = ["BlockPermutations", "PermutationGroup", "padded_lists"]
 
 LARGEST_TABLE = 5040
 """Largest group that is enumerated."""
@@ -44,11 +44,78 @@ def _blocks(types: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
     return tuple(tuple(block) for block in places.values() if len(block) > 1)
 
 
-@final
-class BlockPermutations(FiniteGroup):
-    """Permutations that exchange atoms of one type, prod over types of n_type! elements.
+class PermutationGroup(FiniteGroup):
+    """Permutations of points: an element is an index list p (N,) int64, (p x)_i = x_{p[i]}.
 
-    An element is an index list p (N,) int64 and acts as (p x)_i = x_{p[i]}.
+    Attributes
+    ----------
+    num_points : int
+        N.
+    order : int
+        Number of elements, which may be far too large to enumerate.
+    """
+
+    num_points: int
+
+    @property
+    def element_shape(self) -> tuple[int, ...]:
+        """Shape of one element: an index list (N,)."""
+        return (self.num_points,)
+
+    def identity(
+        self, *, dtype: torch.dtype = torch.int64, device: torch.device | str = "cpu"
+    ) -> Tensor:
+        """Return (0, 1, ..., N - 1)."""
+        return torch.arange(self.num_points, device=device)
+
+    def act(self, g: Tensor, x: Tensor) -> Tensor:
+        """Return x_{g[i]} in place i."""
+        leading = torch.broadcast_shapes(g.shape[:-1], x.shape[:-2])
+        index = g[..., None].expand(*leading, *x.shape[-2:])
+        return x.expand(*leading, *x.shape[-2:]).gather(-2, index)
+
+    def compose(self, g: Tensor, h: Tensor) -> Tensor:
+        """Return the index list h[g], for (g h) x = g (h x)."""
+        g, h = torch.broadcast_tensors(g, h)
+        return h.gather(-1, g)
+
+    def inverse(self, g: Tensor) -> Tensor:
+        """Return the inverse index list."""
+        return g.argsort(-1)
+
+    def difference(self, x: Tensor, y: Tensor) -> Tensor:
+        """Return x - y."""
+        return x - y
+
+
+def padded_lists(lists: Sequence[Tensor], width: int) -> tuple[Tensor, Tensor]:
+    """Stack lists of permutations of unequal numbers and sizes, leaving padding in place.
+
+    Parameters
+    ----------
+    lists : sequence of (P_b, n_b) int64
+        Permutations of each sample.
+    width : int
+        N, at least every n_b.
+
+    Returns
+    -------
+    permutations : (B, P, N) int64
+    mask : (B, P) bool
+        Real entries.
+    """
+    most = max((len(table) for table in lists), default=1)
+    found = torch.arange(width).repeat(len(lists), most, 1)
+    mask = torch.zeros(len(lists), most, dtype=torch.bool)
+    for row, table in enumerate(lists):
+        found[row, : len(table), : table.shape[1]] = table
+        mask[row, : len(table)] = True
+    return found, mask
+
+
+@final
+class BlockPermutations(PermutationGroup):
+    """Permutations that exchange atoms of one type, prod over types of n_type! elements.
 
     Parameters
     ----------
@@ -60,19 +127,13 @@ class BlockPermutations(FiniteGroup):
     types : tuple of int
     blocks : tuple of tuple of int
         Places of each type that occurs more than once.
-    order : int
-        Number of elements, which may be far too large to enumerate.
     """
 
     def __init__(self, types: Iterable[int] | Int[Tensor, " N"]) -> None:
         self.types = tuple(int(number) for number in types)
+        self.num_points = len(self.types)
         self.blocks = _blocks(self.types)
         self.order = prod(factorial(len(block)) for block in self.blocks)
-
-    @property
-    def element_shape(self) -> tuple[int, ...]:
-        """Shape of one element: an index list (N,)."""
-        return (len(self.types),)
 
     def elements(
         self, *, dtype: torch.dtype = torch.int64, device: torch.device | str = "cpu"
@@ -110,28 +171,3 @@ class BlockPermutations(FiniteGroup):
             places = torch.tensor(block, device=where)
             drawn[:, places] = places[keys.argsort(1)]
         return drawn.to(device)
-
-    def identity(
-        self, *, dtype: torch.dtype = torch.int64, device: torch.device | str = "cpu"
-    ) -> Tensor:
-        """Return (0, 1, ..., N - 1)."""
-        return torch.arange(len(self.types), device=device)
-
-    def act(self, g: Tensor, x: Tensor) -> Tensor:
-        """Return x_{g[i]} in place i."""
-        leading = torch.broadcast_shapes(g.shape[:-1], x.shape[:-2])
-        index = g[..., None].expand(*leading, *x.shape[-2:])
-        return x.expand(*leading, *x.shape[-2:]).gather(-2, index)
-
-    def compose(self, g: Tensor, h: Tensor) -> Tensor:
-        """Return the index list h[g], for (g h) x = g (h x)."""
-        g, h = torch.broadcast_tensors(g, h)
-        return h.gather(-1, g)
-
-    def inverse(self, g: Tensor) -> Tensor:
-        """Return the inverse index list."""
-        return g.argsort(-1)
-
-    def difference(self, x: Tensor, y: Tensor) -> Tensor:
-        """Return x - y."""
-        return x - y

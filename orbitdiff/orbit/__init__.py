@@ -1,6 +1,7 @@
 """Orbit estimators: the conditional mean of the training target over the orbit of x_0."""
 
 from orbitdiff.orbit.aligned import AlignedPermutationOrbit as AlignedPermutationOrbit
+from orbitdiff.orbit.automorphism_orbit import AutomorphismOrbit as AutomorphismOrbit
 from orbitdiff.orbit.base import EstimatorSpec as EstimatorSpec
 from orbitdiff.orbit.base import OrbitContext as OrbitContext
 from orbitdiff.orbit.base import OrbitEstimator as OrbitEstimator

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 
 from orbitdiff.errors import IncompatibleKernel
+from orbitdiff.groups.automorphism import GraphAutomorphisms
 from orbitdiff.groups.base import Group
 from orbitdiff.kernels.base import Density, NoiseKernel, Parametrization
 from orbitdiff.typing import Bool, Float, Int, Mask, PerSample, Points, Tensor
@@ -31,6 +32,8 @@ class OrbitContext:
         Log prior of the conformers, default uniform.
     atom_types : (B, N) long, optional
         Zero and above; atoms of one type may be exchanged.
+    automorphisms : tuple of GraphAutomorphisms, optional
+        The symmetries of each sample's graph, one per sample.
     """
 
     permutations: Int[Tensor, "B P N"] | None = None
@@ -38,6 +41,7 @@ class OrbitContext:
     conformers: Float[Tensor, "B C N 3"] | None = None
     log_prior: Float[Tensor, "B C"] | None = None
     atom_types: Int[Tensor, "B N"] | None = None
+    automorphisms: tuple[GraphAutomorphisms, ...] | None = None
 
 
 class OrbitInfo(NamedTuple):

@@ -8,6 +8,7 @@ from orbitdiff.groups.finite import FiniteGroup
 from orbitdiff.groups.rotation import O3
 from orbitdiff.kernels.base import NoiseKernel, Parametrization
 from orbitdiff.orbit.aligned import AlignedPermutationOrbit
+from orbitdiff.orbit.automorphism_orbit import AutomorphismOrbit
 from orbitdiff.orbit.base import EstimatorSpec, OrbitEstimator
 from orbitdiff.orbit.finite import FiniteOrbit
 from orbitdiff.orbit.importance import ImportanceOrbit
@@ -28,6 +29,7 @@ WITHOUT_SETTINGS: dict[str, type[OrbitEstimator]] = {
     "torus": TorusOrbit,
     "torus_permutation": TorusPermutationOrbit,
     "aligned_permutation": AlignedPermutationOrbit,
+    "automorphism": AutomorphismOrbit,
     "kabsch": KabschOrbit,
 }
 WITH_GROUP = ("finite", "importance", "isir")

@@ -6,8 +6,8 @@ from typing import Any, final
 import torch
 from torch import nn
 
-from orbitdiff.batch import Batch, pad
-from orbitdiff.data.crystals import like_atom_permutations
+from orbitdiff.batch import Batch
+from orbitdiff.groups.permutation import BlockPermutations, padded_lists
 from orbitdiff.kernels.base import expand
 from orbitdiff.objective import Objective, mean_over_points
 from orbitdiff.orbit.torus import torus_posterior
@@ -16,23 +16,22 @@ from orbitdiff.typing import State, Tensor
 
 __all__ = ["TorusYardstick", "permutation_table"]
 
+LARGEST = 120
+"""Permutations of a crystal up to which they are listed."""
+
 
 def permutation_table(atom_types: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     """Permutations of like atoms of each crystal, (B, P, N), and their mask (B, P).
 
     Crystals whose group is too large to enumerate get the identity alone.
     """
-    width = atom_types.shape[1]
     tables = []
     for types, real in zip(atom_types, mask, strict=True):
         count = int(real.sum())
-        found = like_atom_permutations(types[:count].numpy())
-        if found is None:
-            found = torch.arange(count)[None]
-        rest = torch.arange(count, width).expand(len(found), -1)
-        tables.append(torch.cat([found, rest], 1))
-    permutation_mask = pad([torch.ones(len(table), dtype=torch.bool) for table in tables])
-    return pad(tables), permutation_mask.bool()
+        group = BlockPermutations(types[:count])
+        listed = group.order <= LARGEST
+        tables.append(group.elements() if listed else group.identity()[None])
+    return padded_lists(tables, atom_types.shape[1])
 
 
 @final

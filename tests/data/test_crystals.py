@@ -1,9 +1,7 @@
 """CrystalDataset and permutations of like atoms."""
 
 import json
-from collections import Counter
 from hashlib import sha256
-from itertools import permutations
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +15,6 @@ from orbitdiff.data.crystals import (
     CrystalDataset,
     crystal_schema,
     crystal_to_row,
-    like_atom_permutations,
     rows_to_crystals,
 )
 from orbitdiff.data.store import read_shards, write_shards
@@ -111,20 +108,3 @@ def test_bad_folders(tmp_path: Path) -> None:
         CrystalDataset.load(folder, "val")
     with pytest.raises(BadInput, match="empty"):
         CrystalDataset([])
-
-
-@pytest.mark.parametrize("types", [[8, 20, 8, 8, 22], [6], [1, 1, 7, 7], [5, 6, 7]])
-def test_permutations_are_those_that_keep_the_elements(types: list[int]) -> None:
-    found = like_atom_permutations(np.array(types))
-    assert found is not None
-    everything = permutations(range(len(types)))
-    truth = {p for p in everything if [types[i] for i in p] == types}
-    assert found[0].tolist() == list(range(len(types)))
-    assert Counter(map(tuple, found.tolist())) == Counter(truth)
-
-
-def test_permutations_above_the_limit() -> None:
-    assert like_atom_permutations([8] * 5) is not None
-    assert like_atom_permutations([8] * 6) is None
-    assert like_atom_permutations([8] * 3, limit=5) is None
-    assert like_atom_permutations(torch.tensor([8] * 3), limit=6) is not None

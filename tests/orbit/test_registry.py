@@ -27,6 +27,7 @@ PARTS = {
     "torus": (TORUS, SCORE, None),
     "torus_permutation": (TORUS, SCORE, None),
     "aligned_permutation": (AlignedCoupling(HarmonicPrior.from_bonds(CHAIN)), DATA, None),
+    "automorphism": (GAUSSIAN, DATA, None),
     "kabsch": (GAUSSIAN, DATA, None),
     "finite": (GAUSSIAN, DATA, Sign()),
     "importance": (TORUS, SCORE, TorusTranslation()),
