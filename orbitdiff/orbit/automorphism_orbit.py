@@ -112,7 +112,7 @@ class AutomorphismOrbit(OrbitEstimator):
         kernel: NoiseKernel,
         *,
         parametrization: Parametrization = Parametrization.DATA,
-        max_enumerated: int = 120,
+        max_enumerated: int = 720,
         moves: int = 32,
     ) -> None:
         self.check(kernel)

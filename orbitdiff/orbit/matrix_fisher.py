@@ -23,7 +23,6 @@ from orbitdiff.groups.quaternion import QuaternionEigen, quaternion_eigen, to_ro
 from orbitdiff.typing import Float, Tensor
 
 __all__ = [
-    "ROUGH_NODES",
     "OrthogonalMoments",
     "fisher_moments",
     "orthogonal_moments",
@@ -32,9 +31,6 @@ __all__ = [
 
 NODES = 24
 """Nodes of the contour, half of them used by symmetry: the error of E[R] is below 2e-11."""
-
-ROUGH_NODES = 12
-"""Enough for log c to 1e-5."""
 
 
 class OrthogonalMoments(NamedTuple):
@@ -53,7 +49,7 @@ class OrthogonalMoments(NamedTuple):
 
 
 def _talbot(nodes: int) -> tuple[list[float], ...]:
-    """Parts of the upper nodes z_k; log size and phase of the factors (2 / N) exp(z_k) z'_k."""
+    """Return parts of the upper nodes z_k; log size and phase of (2 / N) exp(z_k) z'_k."""
     scale, shift, slope, angle = 0.5017, 0.6122, 0.2645, 0.6407
     rows = []
     for k in range(nodes // 2):
@@ -68,17 +64,17 @@ def _talbot(nodes: int) -> tuple[list[float], ...]:
     return tuple(list(column) for column in zip(*rows, strict=True))
 
 
-CONTOURS = {nodes: _talbot(nodes) for nodes in (NODES, ROUGH_NODES)}
+CONTOUR = _talbot(NODES)
 
 
 @lru_cache(maxsize=16)
-def _contour(nodes: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, ...]:
-    """Columns of a contour as tensors, copied to a device once."""
-    return tuple(torch.tensor(column, dtype=dtype, device=device) for column in CONTOURS[nodes])
+def _contour(dtype: torch.dtype, device: torch.device) -> tuple[Tensor, ...]:
+    """Columns of the contour as tensors, copied to a device once."""
+    return tuple(torch.tensor(column, dtype=dtype, device=device) for column in CONTOUR)
 
 
 def sphere_moments(
-    gaps: Float[Tensor, "*B 4"], nodes: int = NODES
+    gaps: Float[Tensor, "*B 4"],
 ) -> tuple[Float[Tensor, "*B"], Float[Tensor, "*B 4"]]:
     """Constant and second moments of the density exp(-sum_j delta_j q_j^2) on S^3.
 
@@ -86,8 +82,6 @@ def sphere_moments(
     ----------
     gaps : (..., 4)
         delta_j >= 0, the smallest zero; float64.
-    nodes : int
-        Nodes of the contour, NODES or ROUGH_NODES.
 
     Returns
     -------
@@ -100,12 +94,16 @@ def sphere_moments(
     ----------
     Trefethen, Weideman and Schmelzer 2006 (the contour); Bingham 1974.
     """
-    real, imag, log_size, angle = _contour(nodes, gaps.dtype, gaps.device)
+    real, imag, log_size, angle = _contour(gaps.dtype, gaps.device)
     shifted = gaps[..., None] + real
     square = shifted * shifted + imag * imag
-    # the arguments lie in (0, pi): half their sum is that of the product of principal roots
-    phase = angle - 0.5 * torch.atan2(imag.expand_as(shifted), shifted).sum(-2)
-    size = torch.exp(log_size - 0.25 * torch.log(square).sum(-2))
+    # half the sum of the arguments is that of the product of principal roots; each lies in
+    # (0, pi), so that of a product of two in (0, 2 pi)
+    first, second = shifted[..., :2, :], shifted[..., 2:, :]
+    double = torch.atan2(imag * (first + second), first * second - imag * imag)
+    double = torch.where(double < 0, double + 2 * math.pi, double)
+    phase = angle - 0.5 * double.sum(-2)
+    size = torch.exp(log_size - 0.25 * torch.log(square.prod(-2)))
     cosine, sine = size * torch.cos(phase), size * torch.sin(phase)
     constant = sine.sum(-1)
     moments = ((sine[..., None, :] * shifted - cosine[..., None, :] * imag) / square).sum(-1)

@@ -44,7 +44,7 @@ class RotationPosterior(NamedTuple):
 
 
 class _Noise(NamedTuple):
-    """The Gaussian density: precision times x_t, its quadratic forms and its log norm."""
+    """The Gaussian density: precision times x_t, quadratic forms (B,), (B, P C), its log norm."""
 
     whitened: Tensor
     quadratic_t: Tensor
@@ -128,61 +128,68 @@ def rotation_posterior(
     if checked:
         check_numbers(noised, points, scale, deviation, log_prior)
     if permutations is None:
-        images = points[:, :, None]
         known = torch.ones(len(x_t), 1, dtype=torch.bool, device=x_t.device)
     else:
         listed = torch.ones_like(permutations[..., 0], dtype=torch.bool)
         known = listed if permutation_mask is None else permutation_mask
         if checked:
             check_permutations(permutations, known, real)
-        images = _permuted(points, permutations)
+    images = _images(points, permutations)
     if deviation is not None:
-        noise = _isotropic(noised, points, deviation, real)
+        noise = _isotropic(noised, points, deviation, real, known.shape[1])
     else:
         assert precision is not None
         noise = _over_atoms(noised, images, precision, real, checked)
-    cross = scale[:, None, None, None, None] * (noise.whitened.mT[:, None, None] @ images)
-    log_factor = _log_prior(points, log_prior, known)
-    log_factor = log_factor - 0.5 * (scale**2)[:, None, None] * noise.quadratic_0
-    found = mixture_moments(cross.flatten(1, 2), log_factor.flatten(1), reflections=reflections)
-    logits = found.log_constant + log_factor.flatten(1)
+    cross = scale[:, None, None] * (noise.whitened.mT @ images)
+    cross = cross.unflatten(2, (-1, 3)).transpose(1, 2)
+    log_factor = (
+        _log_prior(points, log_prior, known) - 0.5 * (scale**2)[:, None] * noise.quadratic_0
+    )
+    found = mixture_moments(cross, log_factor, reflections=reflections)
+    logits = found.log_constant + log_factor
     weights = torch.softmax(logits, 1)
-    turned = (weights[..., None, None] * found.mean).mT
-    mean = images.flatten(1, 2).transpose(1, 2).flatten(2) @ turned.flatten(1, 2)
+    mean = images @ (weights[..., None, None] * found.mean).mT.flatten(1, 2)
     evidence = torch.logsumexp(logits, 1) - 0.5 * noise.quadratic_t + noise.log_norm
     kind = x_t.dtype
     return RotationPosterior(
         mean.to(kind),
         found.mean[:, 0].to(kind) if weights.shape[1] == 1 else None,
-        weights.unflatten(1, images.shape[1:3]).to(kind),
+        weights.unflatten(1, (known.shape[1], points.shape[1])).mT.to(kind),
         (weights * found.reflected).sum(1).to(kind),
         evidence.to(kind),
     )
 
 
-def _permuted(points: Tensor, permutations: Tensor) -> Tensor:
-    """Images (B, C, P, N, 3) of points (B, C, N, 3)."""
-    index = permutations[:, None, :, :, None]
-    index = index.expand(-1, points.shape[1], -1, -1, 3)
-    return points[:, :, None].expand(-1, -1, permutations.shape[1], -1, -1).gather(3, index)
+def _images(points: Tensor, permutations: Tensor | None) -> Tensor:
+    """Images of points (B, C, N, 3) as columns (B, N, P C 3): two matrix products use them all."""
+    rows = points.transpose(1, 2).flatten(2)
+    if permutations is None:
+        return rows
+    count = rows.shape[1]
+    first = count * torch.arange(len(rows), device=rows.device)
+    place = (permutations.mT + first[:, None, None]).flatten()
+    found = rows.flatten(0, 1).index_select(0, place)
+    return found.view(len(rows), count, permutations.shape[1] * rows.shape[2])
 
 
 def _log_prior(points: Tensor, log_prior: Tensor | None, known: Tensor) -> Tensor:
-    """Normalised log prior of data points and permutations, (B, C, P)."""
+    """Normalised log prior of permutations and data points, (B, P C)."""
     if log_prior is None:
         log_prior = torch.zeros_like(points[:, :, 0, 0])
     listed = torch.where(known, 0.0, -torch.inf).double()
     data = torch.log_softmax(log_prior.double(), 1)
-    return data[:, :, None] + torch.log_softmax(listed, 1)[:, None]
+    return (data[:, None] + torch.log_softmax(listed, 1)[:, :, None]).flatten(1)
 
 
-def _isotropic(noised: Tensor, points: Tensor, sigma: Tensor, real: Tensor) -> _Noise:
+def _isotropic(
+    noised: Tensor, points: Tensor, sigma: Tensor, real: Tensor, permutations: int
+) -> _Noise:
     """Density with covariance sigma^2 I in 3n dimensions."""
     rate = sigma**-2
     return _Noise(
         rate[:, None, None] * noised,
         rate * noised.square().sum((1, 2)),
-        (rate[:, None] * points.square().sum((2, 3)))[:, :, None],
+        (rate[:, None] * points.square().sum((2, 3))).repeat(1, permutations),
         1.5 * real.sum(1).double() * torch.log(rate / (2 * math.pi)),
     )
 
@@ -204,6 +211,6 @@ def _over_atoms(
     return _Noise(
         whitened,
         (noised * whitened).sum((1, 2)),
-        (images * (matrix[:, None, None] @ images)).sum((-2, -1)),
+        (images * (matrix @ images)).sum(1).unflatten(1, (-1, 3)).sum(-1),
         1.5 * (log_det - (size - 1) * math.log(2 * math.pi)),
     )

@@ -1,34 +1,29 @@
 """Exact rotation moments of those components of a mixture that carry any weight.
 
-With hundreds of permutations nearly all have a vanishing posterior weight at low noise. Their
-weights are known well enough from the singular values alone, without eigenvectors or moments.
+With hundreds of permutations nearly all have a vanishing posterior weight at low noise. The
+largest exponent max_R tr(F^T R), which singular values give without eigenvectors or moments,
+bounds the weight of a component from above; the exact weight of the most promising one bounds
+the total from below.
 """
-
-import math
 
 import torch
 
-from orbitdiff.orbit.matrix_fisher import (
-    ROUGH_NODES,
-    OrthogonalMoments,
-    orthogonal_moments,
-    sphere_moments,
-)
+from orbitdiff.orbit.matrix_fisher import OrthogonalMoments, orthogonal_moments
 from orbitdiff.typing import Float, Tensor
 
-__all__ = ["mixture_moments", "rough_log_constant"]
+__all__ = ["largest_exponent", "mixture_moments"]
 
 NEGLIGIBLE = 30.0
 """A component is dropped below exp(-30) of the largest weight."""
 
-FEW = 8
-"""Up to this many components the rough pass costs more than it saves."""
+FEW = 4
+"""Up to this many components the bounds cost more than they save."""
 
 
-def rough_log_constant(
+def largest_exponent(
     cross: Float[Tensor, "*B 3 3"], *, reflections: bool = False
 ) -> Float[Tensor, "*B"]:
-    """Log constant of the matrix Fisher distribution to about 1e-4 + 3e-8 s_1.
+    """Return max_R tr(F^T R) = s_1 + s_2 + s_3, s_3 with the sign of det F.
 
     The largest singular value s_1 is a root of the characteristic cubic of F^T F in
     trigonometric form; s_2 +- s_3 follow from |adj F|^2 = s_1^2 (s_2^2 + s_3^2) + s_2^2 s_3^2
@@ -39,7 +34,7 @@ def rough_log_constant(
     cross : (..., 3, 3)
         F; float64.
     reflections : bool
-        O(3) instead of SO(3).
+        Over O(3) instead of SO(3): s_3 without its sign.
 
     Returns
     -------
@@ -56,14 +51,10 @@ def rough_log_constant(
     safe = torch.where(first > 0, first, 1.0)
     adjugate, determinant = _adjugate_and_determinant(cross)
     product = determinant / safe
+    if reflections:
+        product = product.abs()
     squares = (adjugate - product**2) / safe**2
-    plus = torch.sqrt((squares + 2 * product).clamp(min=0))
-    minus = torch.sqrt((squares - 2 * product).clamp(min=0))
-    proper = _log_constant(first, plus, minus)
-    if not reflections:
-        return proper
-    # the other half of O(3) has -s_3 for s_3
-    return torch.logaddexp(proper, _log_constant(first, minus, plus)) - math.log(2.0)
+    return first + torch.sqrt((squares + 2 * product).clamp(min=0))
 
 
 def _adjugate_and_determinant(matrix: Tensor) -> tuple[Tensor, Tensor]:
@@ -71,13 +62,6 @@ def _adjugate_and_determinant(matrix: Tensor) -> tuple[Tensor, Tensor]:
     a, b, c = matrix.unbind(-2)
     minors = torch.stack([torch.linalg.cross(*pair) for pair in ((a, b), (b, c), (c, a))], -2)
     return minors.square().sum((-2, -1)), (minors[..., 0, :] * c).sum(-1)
-
-
-def _log_constant(first: Tensor, plus: Tensor, minus: Tensor) -> Tensor:
-    """Log constant from s_1, s_2 + s_3 and s_2 - s_3."""
-    middle = 2 * first + plus
-    gaps = torch.stack([torch.zeros_like(first), 2 * plus, middle - minus, middle + minus], -1)
-    return first + plus + sphere_moments(gaps.clamp(min=0), ROUGH_NODES)[0]
 
 
 def mixture_moments(
@@ -103,8 +87,14 @@ def mixture_moments(
     """
     if cross.is_cuda or cross.shape[1] <= FEW or cross.shape[0] == 0:
         return orthogonal_moments(cross, reflections=reflections)
-    rough = rough_log_constant(cross, reflections=reflections) + log_factor
-    kept = rough >= rough.amax(1, keepdim=True) - NEGLIGIBLE
+    above = largest_exponent(cross, reflections=reflections) + log_factor
+    rows = torch.arange(len(cross), device=cross.device)
+    best = above.argmax(1)
+    known = orthogonal_moments(cross[rows, best], reflections=reflections).log_constant
+    below = known + log_factor[rows, best]
+    kept = above >= below[:, None] - NEGLIGIBLE
+    if bool(kept.all()):
+        return orthogonal_moments(cross, reflections=reflections)
     found = orthogonal_moments(cross[kept], reflections=reflections)
     log_constant = torch.full_like(log_factor, -torch.inf)
     log_constant[kept] = found.log_constant

@@ -6,7 +6,7 @@ import torch
 
 from orbitdiff.groups.rotation import SO3
 from orbitdiff.orbit.matrix_fisher import orthogonal_moments, sphere_moments
-from orbitdiff.orbit.rotation_pruning import rough_log_constant
+from orbitdiff.orbit.rotation_pruning import largest_exponent
 
 NODES, WEIGHTS = (torch.from_numpy(part) for part in np.polynomial.legendre.leggauss(64))
 
@@ -139,14 +139,16 @@ def test_moments_of_the_sphere_sum_to_one():
     assert abs(float(log_constant[1])) < 1e-10
 
 
-def test_rough_constants_are_close_enough_to_prune(generator):
+def test_largest_exponents_are_those_of_the_singular_values(generator):
     u, v = SO3().sample(300, generator=generator), SO3().sample(300, generator=generator)
     s = proper(300, 2)
     cross = u @ torch.diag_embed(s) @ v.mT
     for reflections in (False, True):
-        exact = orthogonal_moments(cross, reflections=reflections).log_constant
-        rough = rough_log_constant(cross, reflections=reflections)
-        assert ((rough - exact).abs() < 1e-3 + 3e-8 * s[:, 0]).all()
+        expected = s[:, 0] + s[:, 1] + (s[:, 2].abs() if reflections else s[:, 2])
+        found = largest_exponent(cross, reflections=reflections)
+        assert ((found - expected).abs() < 1e-6 + 3e-8 * s[:, 0]).all()
+        constant = orthogonal_moments(cross, reflections=reflections).log_constant
+        assert (constant <= found + 1e-6 + 3e-8 * s[:, 0]).all(), "an upper bound"
 
 
 def test_empty_batch():

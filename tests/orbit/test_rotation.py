@@ -230,7 +230,7 @@ def test_pruning_changes_nothing(sigma, reflections, monkeypatch):
     x_t, x_0 = draw(4, 5, sigma)
     lists = torch.tensor(list(itertools.permutations(range(5)))).expand(4, -1, -1)
     more = {"permutations": lists, "reflections": reflections}
-    computed = []
+    computed: list[int] = []
 
     def counted(cross, **options):
         computed.append(cross.shape[:-2].numel())
@@ -238,10 +238,11 @@ def test_pruning_changes_nothing(sigma, reflections, monkeypatch):
 
     monkeypatch.setattr(rotation_pruning, "orthogonal_moments", counted)
     pruned = rotation_posterior(x_t, x_0, 1.0, sigma, **more)
+    assert sum(computed) < 100 or sigma > 0.3
     monkeypatch.setattr(rotation_pruning, "FEW", 1000)
+    computed.clear()
     every = rotation_posterior(x_t, x_0, 1.0, sigma, **more)
-    assert computed[1] == 480
-    assert computed[0] < 100 or sigma > 0.3
+    assert computed == [480]
     for found, expected in zip(pruned, every, strict=True):
         if expected is not None:
             assert torch.allclose(found, expected, rtol=1e-10, atol=1e-10)
