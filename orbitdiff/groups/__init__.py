@@ -3,6 +3,7 @@
 from orbitdiff.groups.automorphism import GraphAutomorphisms as GraphAutomorphisms
 from orbitdiff.groups.automorphism import graph_automorphisms as graph_automorphisms
 from orbitdiff.groups.base import Group as Group
+from orbitdiff.groups.base import LinearIsometry as LinearIsometry
 from orbitdiff.groups.finite import FiniteGroup as FiniteGroup
 from orbitdiff.groups.finite import Sign as Sign
 from orbitdiff.groups.graph import LabelledGraph as LabelledGraph

@@ -6,7 +6,7 @@ import torch
 
 from orbitdiff.typing import Tensor
 
-__all__ = ["Group"]
+__all__ = ["Group", "LinearIsometry"]
 
 
 class Group(ABC):
@@ -60,3 +60,12 @@ class Group(ABC):
     @abstractmethod
     def difference(self, x: Tensor, y: Tensor) -> Tensor:
         """Return x - y in the space acted on (on a torus: the shortest representative)."""
+
+
+class LinearIsometry(Group):
+    """A group that acts on point sets linearly and keeps |x|: rotations, signs, permutations.
+
+    An isotropic Gaussian kernel is invariant under any of them, because
+    |g x_t - alpha g x_0| = |x_t - alpha x_0|. Inherit to declare that of a group of your own;
+    `orbitdiff.testing.GroupContract` tests it.
+    """

@@ -5,7 +5,7 @@ from typing import final
 
 import torch
 
-from orbitdiff.groups.base import Group
+from orbitdiff.groups.base import Group, LinearIsometry
 from orbitdiff.typing import Tensor
 
 __all__ = ["FiniteGroup", "Sign"]
@@ -42,7 +42,7 @@ class FiniteGroup(Group):
 
 
 @final
-class Sign(FiniteGroup):
+class Sign(FiniteGroup, LinearIsometry):
     """The group {+1, -1} acting by multiplication (the toy experiment of the paper)."""
 
     order = 2

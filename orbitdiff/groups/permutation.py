@@ -9,6 +9,7 @@ from typing import final
 import torch
 
 from orbitdiff.errors import BadInput
+from orbitdiff.groups.base import LinearIsometry
 from orbitdiff.groups.finite import FiniteGroup
 from orbitdiff.typing import Int, Tensor
 
@@ -44,7 +45,7 @@ def _blocks(types: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
     return tuple(tuple(block) for block in places.values() if len(block) > 1)
 
 
-class PermutationGroup(FiniteGroup):
+class PermutationGroup(FiniteGroup, LinearIsometry):
     """Permutations of points: an element is an index list p (N,) int64, (p x)_i = x_{p[i]}.
 
     Attributes

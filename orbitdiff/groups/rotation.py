@@ -4,14 +4,14 @@ from typing import final
 
 import torch
 
-from orbitdiff.groups.base import Group
+from orbitdiff.groups.base import LinearIsometry
 from orbitdiff.groups.quaternion import to_rotation
 from orbitdiff.typing import Tensor
 
 __all__ = ["O3", "SO3", "OrthogonalGroup"]
 
 
-class OrthogonalGroup(Group):
+class OrthogonalGroup(LinearIsometry):
     """Orthogonal matrices (3, 3) acting on rows: x -> x R^T."""
 
     order = None

@@ -6,9 +6,7 @@ from typing import Any, final
 import torch
 
 from orbitdiff.errors import BadInput
-from orbitdiff.groups.base import Group
-from orbitdiff.groups.finite import Sign
-from orbitdiff.groups.rotation import O3, SO3
+from orbitdiff.groups.base import Group, LinearIsometry
 from orbitdiff.kernels.base import (
     Density,
     Noised,
@@ -37,7 +35,7 @@ class GaussianKernel(NoiseKernel):
     x_0 = (x_t - sigma eps) / alpha, score = (alpha x_0 - x_t) / sigma^2 = -eps / sigma.
     """
 
-    invariant_under: tuple[type[Group], ...] = (Sign, SO3, O3)
+    invariant_under: tuple[type[Group], ...] = (LinearIsometry,)
     density = Density.ISOTROPIC_GAUSSIAN
 
     def __init__(self, schedule: Schedule) -> None:

@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 
 import torch
 
-from orbitdiff.groups.base import Group
+from orbitdiff.groups.base import Group, LinearIsometry
 from orbitdiff.groups.finite import FiniteGroup
 from orbitdiff.typing import Tensor
 
@@ -67,6 +67,15 @@ class GroupContract(ABC):
         before = group.difference(x, y).square().sum((-2, -1))
         after = group.difference(group.act(g, x), group.act(g, y)).square().sum((-2, -1))
         assert torch.allclose(before, after, rtol=1e-7, atol=self.tolerance)
+
+    def test_declared_linearity(self) -> None:
+        """G (2 x - y) = 2 g x - g y where the group declares to be a LinearIsometry."""
+        group, x = self.group(), self.space()
+        if not isinstance(group, LinearIsometry):
+            return
+        y = self.points(torch.Generator().manual_seed(8))
+        g = self.drawn(len(x))
+        assert self.same(group.act(g, 2 * x - y), 2 * group.act(g, x) - group.act(g, y))
 
     def test_leading_axes_broadcast(self) -> None:
         """K elements act on each of B samples."""
