@@ -56,3 +56,42 @@ def molecules(*, most: int, atoms: int | None = None, file: str = "xtb_test") ->
             x_0 = torch.tensor(row["coords"][0], dtype=torch.float64)
             bonds = torch.tensor(Chem.GetAdjacencyMatrix(molecule)) > 0
             yield Molecule(row["smiles"], x_0 - x_0.mean(0), bonds, lists)
+
+
+class Ensembles(NamedTuple):
+    """Conformers of molecules, padded: (M, C, N, 3) centred, their number, mask, types."""
+
+    conformers: Tensor
+    counts: Tensor
+    mask: Tensor
+    types: Tensor
+
+
+def ensembles(num: int, *, atoms: int, most: int, skip: int = 0) -> Ensembles:
+    """Return the first molecules of the training file with at most `atoms` atoms.
+
+    The first `most` conformers of each; where there are fewer, the first is repeated with a
+    prior of zero (see `counts`).
+    """
+    found: list[tuple[list[int], Tensor]] = []
+    with gzip.open(DATA / "geom_qm9" / "xtb_train.jsonl.gz", "rt") as lines:
+        for line in lines:
+            row = json.loads(line)
+            if len(row["atomic_numbers"]) <= atoms:
+                coords = torch.tensor(row["coords"][:most], dtype=torch.float32)
+                found.append((row["atomic_numbers"], coords - coords.mean(1, keepdim=True)))
+            if len(found) == num + skip:
+                break
+    found = found[skip:]
+    conformers = torch.zeros(num, most, atoms, 3)
+    mask = torch.zeros(num, atoms, dtype=torch.bool)
+    types = torch.zeros(num, atoms, dtype=torch.long)
+    kinds = {1: 1, 6: 2, 7: 3, 8: 4, 9: 5}
+    for row, (numbers, coords) in enumerate(found):
+        n = len(numbers)
+        conformers[row, :, :n] = coords[:1]
+        conformers[row, : len(coords), :n] = coords
+        mask[row, :n] = True
+        types[row, :n] = torch.tensor([kinds[z] for z in numbers])
+    counts = torch.tensor([len(coords) for _, coords in found])
+    return Ensembles(conformers, counts, mask, types)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from orbitdiff.errors import BadInput, OrbitDiffError
+from pipelines.diagnose import diagnose
 from pipelines.environment import prepare_environment
 from pipelines.messages import one_line
 
@@ -257,6 +258,9 @@ def evaluate(
     known_task(task, ("crystals",))
     found = evaluate_files(generated, reference, executor=make_executor(), out=out)
     typer.echo(json.dumps(found, indent=2))
+
+
+app.command()(diagnose)
 
 
 @app.command()
