@@ -14,11 +14,10 @@ from orbitdiff.orbit.gaussian_form import GaussianForm
 from orbitdiff.orbit.rotation_proposals import (
     EvenRotations,
     HaarRotations,
-    LaplaceRotations,
     RotationDraws,
     RotationProposal,
-    WrappedNormalRotations,
 )
+from orbitdiff.orbit.rotation_proposals_local import LaplaceRotations, WrappedNormalRotations
 from orbitdiff.orbit.streaming import WeightedSums
 from orbitdiff.typing import Float, Mask, PerSample, Points, Tensor
 
