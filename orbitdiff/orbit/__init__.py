@@ -10,7 +10,6 @@ from orbitdiff.orbit.base import OrbitTarget as OrbitTarget
 from orbitdiff.orbit.finite import FiniteOrbit as FiniteOrbit
 from orbitdiff.orbit.importance import ImportanceOrbit as ImportanceOrbit
 from orbitdiff.orbit.plain import PlainTarget as PlainTarget
-from orbitdiff.orbit.product import TorusPermutationOrbit as TorusPermutationOrbit
 from orbitdiff.orbit.proposals import AroundTruth as AroundTruth
 from orbitdiff.orbit.proposals import AroundXt as AroundXt
 from orbitdiff.orbit.proposals import Haar as Haar
@@ -31,3 +30,4 @@ from orbitdiff.orbit.tempered import TemperedRotationOrbit as TemperedRotationOr
 from orbitdiff.orbit.torus import TorusOrbit as TorusOrbit
 from orbitdiff.orbit.torus import TorusPosterior as TorusPosterior
 from orbitdiff.orbit.torus import torus_posterior as torus_posterior
+from orbitdiff.orbit.torus_permutation import TorusPermutationOrbit as TorusPermutationOrbit

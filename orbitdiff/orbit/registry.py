@@ -13,7 +13,6 @@ from orbitdiff.orbit.base import EstimatorSpec, OrbitEstimator
 from orbitdiff.orbit.finite import FiniteOrbit
 from orbitdiff.orbit.importance import ImportanceOrbit
 from orbitdiff.orbit.plain import PlainTarget
-from orbitdiff.orbit.product import TorusPermutationOrbit
 from orbitdiff.orbit.proposals import AroundTruth, AroundXt, Haar
 from orbitdiff.orbit.published_conformers import PublishedConformerOrbit
 from orbitdiff.orbit.rotation_orbit import RotationOrbit
@@ -21,6 +20,7 @@ from orbitdiff.orbit.rotation_samples import RotationSamples
 from orbitdiff.orbit.temperature import ConstantTemperature
 from orbitdiff.orbit.tempered import KabschOrbit, TemperedRotationOrbit
 from orbitdiff.orbit.torus import TorusOrbit
+from orbitdiff.orbit.torus_permutation import TorusPermutationOrbit
 
 __all__ = ["KINDS", "build_estimator"]
 

@@ -17,7 +17,7 @@ from orbitdiff.orbit.rotation_proposals import (
     RotationDraws,
     RotationProposal,
 )
-from orbitdiff.orbit.rotation_proposals_local import LaplaceRotations, WrappedNormalRotations
+from orbitdiff.orbit.rotation_proposals_near import LaplaceRotations, WrappedNormalRotations
 from orbitdiff.orbit.streaming import WeightedSums
 from orbitdiff.typing import Float, Mask, PerSample, Points, Tensor
 

@@ -18,7 +18,7 @@ from orbitdiff.orbit import rotation_samples as module
 from orbitdiff.orbit.gaussian_form import GaussianForm
 from orbitdiff.orbit.matrix_fisher import orthogonal_moments
 from orbitdiff.orbit.rotation_proposals import super_fibonacci
-from orbitdiff.orbit.rotation_proposals_local import WrappedNormalRotations
+from orbitdiff.orbit.rotation_proposals_near import WrappedNormalRotations
 from orbitdiff.orbit.rotation_samples import PROPOSALS, RotationSamples
 from orbitdiff.testing import SampledEstimatorContract
 

@@ -18,8 +18,8 @@ from orbitdiff.groups.torus import TorusTranslation
 from orbitdiff.kernels.base import Density, NoiseKernel, Parametrization
 from orbitdiff.orbit.base import OrbitContext, OrbitEstimator, OrbitInfo, OrbitTarget
 from orbitdiff.orbit.circle import NODES, SWITCH
-from orbitdiff.orbit.gibbs import gibbs_score
 from orbitdiff.orbit.torus import torus_posterior
+from orbitdiff.orbit.torus_gibbs import gibbs_score
 from orbitdiff.typing import Mask, PerSample, Points, Tensor
 
 __all__ = ["TorusPermutationOrbit"]

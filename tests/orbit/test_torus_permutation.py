@@ -12,7 +12,7 @@ from orbitdiff.orbit import (
     TorusPermutationOrbit,
     torus_posterior,
 )
-from orbitdiff.orbit.gibbs import gibbs_score, permutation_chain
+from orbitdiff.orbit.torus_gibbs import gibbs_score, permutation_chain
 from orbitdiff.testing import EstimatorContract
 
 SCORE = Parametrization.SCORE
