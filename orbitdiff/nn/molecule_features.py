@@ -10,6 +10,8 @@ from orbitdiff.typing import Bool, Float, Int, Tensor
 
 __all__ = ["AtomEmbedding", "RadialBasis", "centred", "graph_features", "linear_velocity"]
 
+UNDERFLOW = -40.0  # exponents below it would make denormal floats, which processors compute slowly
+
 
 def centred(x: Float[Tensor, "B N 3"], mask: Bool[Tensor, "B N"]) -> Float[Tensor, "B N 3"]:
     """Subtract the mean over real atoms; padding becomes zero.
@@ -139,4 +141,5 @@ class RadialBasis(nn.Module):
             Angstrom.
         """
         offset = torch.exp(-self.decay * distance) - self.centres
-        return torch.exp(-self.sharpness * offset.square())
+        exponent = (-self.sharpness * offset.square()).clamp(min=UNDERFLOW)
+        return exponent.exp()
