@@ -1,5 +1,8 @@
 """Symmetries, limits and labels of the equivariant transformer."""
 
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -9,6 +12,9 @@ from orbitdiff.nn.equivariant_transformer import (
     EquivariantTransformerConfig,
 )
 from orbitdiff.nn.molecule_features import linear_velocity
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+from edge_list_transformer import EdgeListTransformer
 
 SIZES = [9, 1, 2, 6]
 SMALL = {"layers": 3, "pair_width": 10, "radial": 8, "time_dim": 12, "atom_features": 5}
@@ -68,6 +74,27 @@ def test_a_new_network_is_the_best_linear_prediction(batch):
         sample = (1 - time) * x_0 + time * y
         slope = (sample * (y - x_0)).mean() / sample.square().mean()
         torch.testing.assert_close(found[row], slope * x_t["positions"][row], atol=0.05, rtol=0.01)
+
+
+def test_values_and_gradients_equal_the_edge_list_network(net, batch):
+    x_t, t, cond, mask = batch
+    plain = EdgeListTransformer(net)
+    found, expected = (f(x_t, t, cond, mask)["positions"] for f in (net, plain))
+    torch.testing.assert_close(found, expected, atol=1e-9, rtol=1e-9)
+    weights = torch.randn(found.shape, generator=torch.Generator().manual_seed(3)).double()
+    ours = torch.autograd.grad((found * weights).sum(), list(net.parameters()))
+    theirs = torch.autograd.grad((expected * weights).sum(), list(net.parameters()))
+    assert all(grad.abs().max() > 1e-6 for grad in theirs)
+    for one, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-8, rtol=1e-7)
+
+
+def test_float32_agrees(net, batch):
+    x_t, t, cond, mask = batch
+    expected = net(x_t, t, cond, mask)["positions"]
+    cond = {name: x.float() if x.is_floating_point() else x for name, x in cond.items()}
+    found = net.float()({"positions": x_t["positions"].float()}, t.float(), cond, mask)
+    torch.testing.assert_close(found["positions"].double(), expected, atol=1e-4, rtol=1e-4)
 
 
 def test_rotations_turn_the_velocity(net, batch, generator):
