@@ -18,12 +18,12 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from orbitdiff.errors import BadInput
 from orbitdiff.nn.embeddings import TimeEmbedding
 from orbitdiff.nn.molecule_features import (
     AtomEmbedding,
     RadialBasis,
     centred,
+    check_sizes,
     graph_features,
     linear_velocity,
 )
@@ -80,13 +80,7 @@ class EquivariantTransformerConfig:
     prior_scale: float = 1.2
 
     def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            if not (value > 0 if isinstance(value, float) else value >= 1):
-                raise BadInput(f"model.{name} must be positive, got {value}")
-        if self.hidden % self.heads:
-            raise BadInput(
-                f"model.heads must divide model.hidden, got {self.heads} and {self.hidden}"
-            )
+        check_sizes(self)
 
 
 @final

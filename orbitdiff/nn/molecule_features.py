@@ -1,14 +1,23 @@
 """Features of atoms and pairs that the molecular networks share; their linear velocity."""
 
-from typing import final
+from typing import Any, final
 
 import torch
 from torch import nn
 from torch.nn import functional
 
+from orbitdiff.errors import BadInput
 from orbitdiff.typing import Bool, Float, Int, Tensor
 
-__all__ = ["AtomEmbedding", "RadialBasis", "centred", "graph_features", "linear_velocity"]
+__all__ = [
+    "AtomEmbedding",
+    "RadialBasis",
+    "centred",
+    "check_sizes",
+    "graph_features",
+    "linear_velocity",
+    "noised_variance",
+]
 
 UNDERFLOW = -40.0  # exponents below it would make denormal floats, which processors compute slowly
 
@@ -40,9 +49,42 @@ def linear_velocity(
     data_scale, prior_scale : float
         s and p, root mean square coordinates of data and of prior, angstrom.
     """
-    data, prior = data_scale**2, prior_scale**2
-    variance = (1 - t).square() * data + t.square() * prior
-    return (t * prior - (1 - t) * data) / variance
+    variance = noised_variance(t, data_scale=data_scale, prior_scale=prior_scale)
+    return (t * prior_scale**2 - (1 - t) * data_scale**2) / variance
+
+
+def noised_variance(
+    t: Float[Tensor, " B"], *, data_scale: float, prior_scale: float
+) -> Float[Tensor, " B"]:
+    """Mean square (1 - t)^2 s^2 + t^2 p^2 of a coordinate of x_t, angstrom^2.
+
+    Parameters
+    ----------
+    t : (B,)
+    data_scale, prior_scale : float
+        s and p, angstrom.
+    """
+    return (1 - t).square() * data_scale**2 + t.square() * prior_scale**2
+
+
+def check_sizes(config: Any) -> None:
+    """Refuse sizes that are not positive and heads that do not divide the width.
+
+    Parameters
+    ----------
+    config : dataclass with `hidden` and `heads`
+
+    Raises
+    ------
+    BadInput
+    """
+    for name, value in vars(config).items():
+        if value <= 0:
+            raise BadInput(f"model.{name} must be positive, got {value}")
+    if config.hidden % config.heads:
+        raise BadInput(
+            f"model.heads must divide model.hidden, got {config.heads} and {config.hidden}"
+        )
 
 
 def graph_features(
@@ -51,7 +93,7 @@ def graph_features(
     *,
     num_types: int,
     max_distance: int,
-) -> Float[Tensor, "F B N N"]:
+) -> Bool[Tensor, "F B N N"]:
     """One-hot bond type and graph distance of each pair, F = num_types + max_distance + 1.
 
     Parameters
@@ -64,7 +106,7 @@ def graph_features(
     """
     types = torch.arange(num_types, device=pair_types.device).view(-1, 1, 1, 1)
     steps = torch.arange(max_distance + 1, device=pair_types.device).view(-1, 1, 1, 1)
-    return torch.cat([pair_types == types, graph_distance == steps]).to(torch.get_default_dtype())
+    return torch.cat([pair_types == types, graph_distance == steps])
 
 
 @final
