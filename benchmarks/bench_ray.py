@@ -19,8 +19,9 @@ from safetensors.torch import load_file
 
 from pipelines.distributed.ray_executor import RayExecutor
 from pipelines.params import load
-from pipelines.stages import fetch, prepare
+from pipelines.stages import fetch
 from pipelines.stages.base import Executor, LocalExecutor, NullTracker
+from pipelines.stages.crystals import prepare
 from pipelines.stages.train import training_loop
 
 
@@ -42,7 +43,10 @@ def step_seconds(executor: Executor, data: Path, folder: Path, steps: int) -> li
     )  # fmt: skip
     config = {
         "settings": replace(params.settings, train=numbers),
-        "estimator": params.estimator_spec,
+        "task": params.task,
+        "arm": params.arm,
+        "train": params.train_config,
+        "start": None,
         "data": str(data),
         "running": str(folder),
         "seed": 0,

@@ -12,7 +12,18 @@ from orbitdiff.nn.base import Denoiser
 from orbitdiff.orbit.base import OrbitContext, OrbitEstimator, OrbitInfo
 from orbitdiff.typing import Float, PerSample, State, Tensor
 
-__all__ = ["DiffusedField", "Loss", "Objective", "TargetScale"]
+__all__ = [
+    "DiffusedField",
+    "Loss",
+    "Objective",
+    "PointLoss",
+    "TargetScale",
+    "mean_norm",
+    "mean_square",
+]
+
+
+NORM_SOFTENING = 1e-12  # keeps the gradient of a distance of zero finite
 
 
 @runtime_checkable
@@ -22,6 +33,38 @@ class TargetScale(Protocol):
     def __call__(self, t: PerSample, /) -> PerSample:
         """Return the scale, (B,)."""
         ...
+
+
+@runtime_checkable
+class PointLoss(Protocol):
+    """Loss of each sample of a batch of points."""
+
+    def __call__(self, predicted: Tensor, target: Tensor, mask: Tensor | None, /) -> Tensor:
+        """Return the loss, (B,), of points (B, N, D) with a mask (B, N)."""
+        ...
+
+
+def mean_over_points(value: Float[Tensor, "B N D"], mask: Tensor | None) -> Float[Tensor, " B"]:
+    """Mean over real atoms and axes of each sample."""
+    if mask is None:
+        return value.mean((1, 2))
+    weight = mask[..., None].to(value.dtype)
+    return (value * weight).sum((1, 2)) / (weight.sum((1, 2)) * value.shape[-1]).clamp(min=1)
+
+
+def mean_square(
+    predicted: Float[Tensor, "B N D"], target: Float[Tensor, "B N D"], mask: Tensor | None
+) -> Float[Tensor, " B"]:
+    """Squared error of each coordinate; its minimiser is the conditional mean."""
+    return mean_over_points((predicted - target) ** 2, mask)
+
+
+def mean_norm(
+    predicted: Float[Tensor, "B N D"], target: Float[Tensor, "B N D"], mask: Tensor | None
+) -> Float[Tensor, " B"]:
+    """Unsquared distance of each atom (ET-Flow); its minimiser is a conditional median."""
+    square = (predicted - target).square().sum(-1, keepdim=True)
+    return mean_over_points((square + NORM_SOFTENING).sqrt(), mask)
 
 
 @final
@@ -40,6 +83,8 @@ class DiffusedField:
         Weight of this field's loss.
     masked : bool
         True where the field has an atom axis to which the batch's mask applies.
+    loss : PointLoss
+        Squared error unless stated; averaging a target leaves the minimiser in place for it alone.
     """
 
     kernel: NoiseKernel
@@ -47,6 +92,7 @@ class DiffusedField:
     scale: TargetScale
     weight: float = 1.0
     masked: bool = True
+    loss: PointLoss = mean_square
 
 
 class Loss(NamedTuple):
@@ -70,6 +116,12 @@ class Objective:
 
     def __init__(self, fields: Mapping[str, DiffusedField]) -> None:
         self.fields = dict(fields)
+
+    def draw_times(
+        self, num: int, *, generator: torch.Generator, device: torch.device
+    ) -> Float[Tensor, " B"]:
+        """Draw times uniformly from [0, 1)."""
+        return torch.rand(num, generator=generator, device=device)
 
     def noise(
         self, batch: Batch, t: Float[Tensor, " B"], *, generator: torch.Generator | None
@@ -119,16 +171,8 @@ class Objective:
                 mask=mask,
                 generator=generator,
             )
-            error = (prediction[name] - target.value / expand(field.scale(t))) ** 2
-            per_field[name] = mean_over_points(error, mask)
+            wanted = target.value / expand(field.scale(t))
+            per_field[name] = field.loss(prediction[name], wanted, mask)
             info[name] = target.info
             total = total + field.weight * per_field[name]
         return Loss(total.mean(), total, per_field, info)
-
-
-def mean_over_points(value: Float[Tensor, "B N D"], mask: Tensor | None) -> Float[Tensor, " B"]:
-    """Mean over real atoms and axes of each sample."""
-    if mask is None:
-        return value.mean((1, 2))
-    weight = mask[..., None].to(value.dtype)
-    return (value * weight).sum((1, 2)) / (weight.sum((1, 2)) * value.shape[-1]).clamp(min=1)

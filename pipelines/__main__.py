@@ -24,6 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--dataset", default="")
     parser.add_argument("--estimator", default="plain")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--start", default="", help="run whose weights the training starts from")
     options = parser.parse_args(arguments)
     try:
         run_stage(
@@ -34,6 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             dataset=options.dataset,
             estimator=options.estimator,
             seed=options.seed,
+            start=options.start,
         )
     except (OrbitDiffError, OSError) as error:
         print(f"error: {one_line(error)}", file=sys.stderr)

@@ -7,7 +7,9 @@ without (tests, bare machines).
 import os
 from collections.abc import Sequence
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from orbitdiff.errors import BadInput
 from pipelines.layout import stage_paths
@@ -35,6 +37,28 @@ def make_tracker() -> Tracker:
     return MLflowTracker()
 
 
+def stage_module(stage: str, task: str) -> Any:
+    """Module of a stage: the task's own, else the one that all tasks share.
+
+    Raises
+    ------
+    BadInput
+        The task has no such stage.
+    """
+    for name in (f"pipelines.stages.{task}.{stage}", f"pipelines.stages.{stage}"):
+        if find_spec_of(name):
+            return import_module(name)
+    raise BadInput(f"task {task} has no stage {stage}")
+
+
+def find_spec_of(name: str) -> bool:
+    """Say whether a module exists, without importing it."""
+    try:
+        return find_spec(name) is not None
+    except ModuleNotFoundError:  # its package does not exist
+        return False
+
+
 def run_stage(
     stage: str,
     task: str,
@@ -44,30 +68,32 @@ def run_stage(
     dataset: str,
     estimator: str,
     seed: int,
+    start: str = "",
     changes: Sequence[str] = (),
     root: Path = Path(),
     model: Path | None = None,
 ) -> None:
     """Run one stage on the files of the layout; `model` stands in for the run's own model."""
     if stage == "report":
-        if preset not in params.raw["reports"]:
-            known = sorted(params.raw["reports"])
-            raise BadInput(f"expected a preset of `reports` among {known}, got {preset!r}")
-        runs = params.raw["reports"][preset]["runs"]
+        runs = params.report(task, preset)["runs"]
         first = params.builds[runs[0]]
         dataset, estimator, seed = first["dataset"], first["estimator"], first["seed"]
     selected = params.select(
-        task, preset, dataset=dataset, estimator=estimator, seed=seed, changes=changes
-    )
+        task, preset, dataset=dataset, estimator=estimator, seed=seed, changes=changes,
+        start=start,
+    )  # fmt: skip
     inputs, outputs = stage_paths(
         stage, task, dataset=dataset, preset=preset, run=selected.run_name, root=root
     )
+    if start:
+        inputs["start"] = root / "models" / start
     if stage == "report":
-        for name in params.raw["reports"][preset]["runs"]:
+        for name in runs:
             inputs[f"run:{name}"] = inputs["results"] / name
             for curve in ("steps", "calls"):
                 inputs[f"{curve}:{name}"] = inputs["results"] / "curves" / f"{name}-{curve}.json"
     if model is not None:
         inputs["model"] = model
-    module = import_module(f"pipelines.stages.{stage}")
-    module.run(selected, inputs, outputs, executor=make_executor(), tracker=make_tracker())
+    stage_module(stage, task).run(
+        selected, inputs, outputs, executor=make_executor(), tracker=make_tracker()
+    )

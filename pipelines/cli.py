@@ -24,6 +24,8 @@ app = typer.Typer(
     help="Diffusion models trained on targets averaged over the symmetry orbit.",
 )
 
+TRAINED = ("crystals", "conformers")
+
 Preset = Annotated[str, typer.Option(help="Preset of params.yaml.")]
 Changes = Annotated[
     list[str], typer.Option("--set", help="key=value of the preset; writes to runs/, outside DVC.")
@@ -57,10 +59,11 @@ def choose(checkpoint: str, task: str) -> "Checkpoint":
     return chosen
 
 
-def dataset_of(params: "Params", preset: str) -> str:
-    """Data set of a preset's report."""
-    found: str = params.raw["reports"].get(preset, {}).get("dataset", "perov_5")
-    return found
+def dataset_of(params: "Params", task: str, preset: str) -> str:
+    """Data set of a preset's report, else the last one of the task."""
+    found: str | None = params.raw["reports"].get(task, {}).get(preset, {}).get("dataset")
+    named = params.raw["datasets"].items()
+    return found or [name for name, about in named if about["task"] == task][-1]
 
 
 @app.command()
@@ -77,12 +80,12 @@ def run(
     from pipelines.dag import stages_of
     from pipelines.params import load
 
-    known_task(task, ("crystals", "toy"))
+    known_task(task, ("toy", *TRAINED))
     if task == "toy":
         run_toy(preset, change, dry_run=dry_run)
         return
     params = load()
-    stages = stages_of(params, preset)
+    stages = stages_of(params, task, preset)
     if dry_run:
         for name, needs in stages:
             typer.echo(f"{name}  <- {', '.join(needs) or 'nothing'}")
@@ -90,11 +93,11 @@ def run(
     if change:
         build("evaluate", task, preset, change, dataset, estimator, seed)
         return
-    from pipelines.flows.crystals import crystals
+    from pipelines.flows.table import table
     from pipelines.tracking.mlflow_tracker import newest_run
 
-    report = crystals(preset)
-    typer.echo((Path(report).parent / "table.md").read_text())
+    report = table(task, preset)
+    typer.echo((Path(report) / "table.md").read_text())
     typer.echo(f"report: {report}")
     typer.echo(f"MLflow run: {newest_run(task, f'report {preset}')}")
 
@@ -154,10 +157,10 @@ def sample(
     from pipelines.build import outside_folder, reproduce
     from pipelines.params import load
 
-    known_task(task, ("crystals",))
+    known_task(task, TRAINED)
     chosen, params = choose(checkpoint, task), load()
     selected = params.select(
-        task, preset, dataset=dataset or dataset_of(params, preset), estimator=estimator,
+        task, preset, dataset=dataset or dataset_of(params, task, preset), estimator=estimator,
         seed=seed, changes=change,
     )  # fmt: skip
     root = outside_folder(selected.run_name, [*change, f"checkpoint={chosen.folder.name}"])
@@ -177,8 +180,8 @@ def report(task: str, preset: Preset = "demo", dry_run: DryRun = False) -> None:
     from pipelines.dag import stages_of
     from pipelines.params import load
 
-    known_task(task, ("crystals",))
-    stages = stages_of(load(), preset)
+    known_task(task, TRAINED)
+    stages = stages_of(load(), task, preset)
     reproduce(stages[-1][0], dry_run=dry_run)
 
 
@@ -196,10 +199,10 @@ def build(
     from pipelines.build import build_run
     from pipelines.params import load
 
-    known_task(task, ("crystals",))
+    known_task(task, TRAINED)
     params = load()
     selected = params.select(
-        task, preset, dataset=dataset or dataset_of(params, preset), estimator=estimator,
+        task, preset, dataset=dataset or dataset_of(params, task, preset), estimator=estimator,
         seed=seed, changes=change,
     )  # fmt: skip
     build_run(last, params, selected, change, dry_run=dry_run)
@@ -215,7 +218,7 @@ def prepare(
 ) -> None:
     """Prepare your own data: parquet shards, rejected.csv, manifest.json."""
     from pipelines.assemble import make_executor
-    from pipelines.stages.prepare import prepare_own
+    from pipelines.stages.crystals.prepare import prepare_own
 
     known_task(task, ("crystals",))
     prepare_own(source, out, max_atoms=max_atoms, seed=seed, executor=make_executor())
@@ -253,7 +256,7 @@ def evaluate(
     import json
 
     from pipelines.assemble import make_executor
-    from pipelines.stages.evaluate import evaluate_files
+    from pipelines.stages.crystals.evaluate import evaluate_files
 
     known_task(task, ("crystals",))
     found = evaluate_files(generated, reference, executor=make_executor(), out=out)

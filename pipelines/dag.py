@@ -1,5 +1,6 @@
 """The DVC stages that a preset's report needs, in order."""
 
+from pipelines.build import stage_name
 from pipelines.params import Params
 
 __all__ = ["STAGES", "stages_of"]
@@ -7,34 +8,37 @@ __all__ = ["STAGES", "stages_of"]
 STAGES = ("fetch", "prepare", "train", "sample", "evaluate", "steps", "calls", "report", "toy")
 
 
-def stages_of(params: Params, preset: str) -> list[tuple[str, list[str]]]:
+def stages_of(params: Params, task: str, preset: str) -> list[tuple[str, list[str]]]:
     """Return (name, names of the stages it needs) of each DVC stage of a preset, in order.
 
     Parameters
     ----------
     params : Params
+    task : str
     preset : str
-        A key of `reports` in params.yaml.
+        A key of `reports.TASK` in params.yaml.
     """
-    from orbitdiff.errors import BadInput
-
-    reports = params.raw["reports"]
-    if preset not in reports:
-        raise BadInput(f"expected a preset among {sorted(reports)}, got {preset!r}")
-    report = reports[preset]
+    report = params.report(task, preset)
     dataset = report["dataset"]
-    stages: list[tuple[str, list[str]]] = [
-        (f"fetch@{dataset}", []),
-        (f"prepare@{dataset}", [f"fetch@{dataset}"]),
-    ]
+    prepared = f"prepare@{dataset}"
+    stages: dict[str, list[str]] = {f"fetch@{dataset}": [], prepared: [f"fetch@{dataset}"]}
     shown = []
     for run in report["runs"]:
-        prepared = f"prepare@{dataset}"
-        stages.append((f"train@{run}", [prepared]))
-        stages.append((f"sample@{run}", [prepared, f"train@{run}"]))
-        stages.append((f"evaluate@{run}", [prepared, f"sample@{run}", f"train@{run}"]))
-        curves = ["steps", "calls"] if run in params.raw.get("calls", {}) else ["steps"]
-        stages += [(f"{curve}@{run}", [prepared, f"train@{run}"]) for curve in curves]
-        shown += [f"{name}@{run}" for name in ("evaluate", *curves)]
-    stages.append((f"report@{preset}", [prepared, *shown]))
-    return stages
+        train = _training(params, run, prepared, stages)
+        sample, evaluate = (stage_name(stage, params, run) for stage in ("sample", "evaluate"))
+        stages[sample] = [prepared, train]
+        stages[evaluate] = [prepared, sample, train]
+        curves = [f"{curve}@{run}" for curve in ("steps", "calls") if run in params.curves(curve)]
+        stages.update((curve, [prepared, train]) for curve in curves)
+        shown += [evaluate, *curves]
+    stages[f"report_{task}@{preset}"] = [prepared, *shown]
+    return list(stages.items())
+
+
+def _training(params: Params, run: str, prepared: str, stages: dict[str, list[str]]) -> str:
+    """Name of the stage that trains a run; added to `stages` with the run that it starts from."""
+    start = params.builds[run].get("start")
+    needs = [prepared] if start is None else [prepared, _training(params, start, prepared, stages)]
+    name = stage_name("train", params, run)
+    stages[name] = needs
+    return name

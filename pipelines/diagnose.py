@@ -87,7 +87,7 @@ def problem_of(task: str, preset: str, settings: "Settings") -> "Problem":
     settings = replace(settings, sigma_min=low, sigma_max=high)
     if task == "toy":
         return toy_problem(settings, low, high)
-    dataset = params.raw["reports"].get(preset, {}).get("dataset", "perov_5")
+    dataset = params.raw["reports"]["crystals"].get(preset, {}).get("dataset", "perov_5")
     return pose(crystals_of(dataset, own.data), settings)
 
 

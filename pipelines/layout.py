@@ -39,7 +39,10 @@ def stage_paths(
             return {"data": data, "model": model}, {"curve": curve}
         case "report":
             inputs = {"results": results, "data": data, "samples": root / "samples"}
-            return inputs, {"report": root / "reports" / task / preset}
+            outputs = {"report": root / "reports" / task / preset}
+            if task != "crystals":
+                outputs["pages"] = root / "pages" / task / preset
+            return inputs, outputs
         case "toy":
             return {}, {"results": results}
     raise ValueError(f"unknown stage {stage!r}")

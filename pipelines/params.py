@@ -19,6 +19,8 @@ from orbitdiff.tasks.base import CONFIGS, config_type
 
 __all__ = ["Params", "RunParams", "load"]
 
+SECTIONS = ("versions", "builds", "finetunes", "steps", "calls", "datasets", "reports")
+
 
 @final
 @dataclass(frozen=True)
@@ -31,6 +33,8 @@ class RunParams:
     seed : int
     settings : dataclass
         The preset's config of the task.
+    start : str
+        Run whose weights the training starts from, empty for none.
     """
 
     task: str
@@ -39,6 +43,7 @@ class RunParams:
     estimator: str
     seed: int
     settings: Any
+    start: str = ""
 
     @property
     def run_name(self) -> str:
@@ -46,15 +51,20 @@ class RunParams:
         return f"{self.preset}-{self.dataset}-{self.estimator}-{self.seed}"
 
     @property
-    def estimator_spec(self) -> EstimatorSpec:
-        """Settings of the estimator."""
-        known: dict[str, EstimatorSpec] = self.settings.estimators
+    def arm(self) -> Any:
+        """What this run is trained with: an entry of `estimators`."""
+        known: dict[str, Any] = self.settings.estimators
         if self.estimator not in known:
             raise BadInput(
                 f"expected an estimator of {self.task}.{self.preset} among {sorted(known)}, "
                 f"got {self.estimator!r}"
             )
         return known[self.estimator]
+
+    @property
+    def train_config(self) -> Any:
+        """Numbers of the training: section `train`, or `finetune` with a start."""
+        return self.settings.finetune if self.start else self.settings.train
 
     @cached_property
     def revision(self) -> str:
@@ -82,7 +92,7 @@ class Params:
     """
 
     def __init__(self, raw: Mapping[str, Any]) -> None:
-        known = {"versions", "builds", "calls", "datasets", "reports", *CONFIGS}
+        known = {*SECTIONS, *CONFIGS}
         unknown = sorted(set(raw) - known)
         if unknown:
             raise BadInput(f"params.yaml: unknown keys {unknown}; expected {sorted(known)}")
@@ -90,8 +100,27 @@ class Params:
 
     @property
     def builds(self) -> Mapping[str, Mapping[str, Any]]:
-        """Runs that `dvc repro` builds, by name."""
-        found: Mapping[str, Mapping[str, Any]] = self.raw["builds"]
+        """Runs that `dvc repro` builds, by name; those with `start` are fine-tunes."""
+        return {**self.raw["builds"], **(self.raw.get("finetunes") or {})}
+
+    def curves(self, name: str) -> Mapping[str, Any]:
+        """Runs of the section `steps` or `calls`."""
+        return self.raw.get(name) or {}
+
+    def report(self, task: str, preset: str) -> Mapping[str, Any]:
+        """Runs and data set of a preset's table.
+
+        Raises
+        ------
+        BadInput
+            There is no such table.
+        """
+        reports = self.raw["reports"].get(task, {})
+        if preset not in reports:
+            raise BadInput(
+                f"expected a preset of `reports.{task}` among {sorted(reports)}, got {preset!r}"
+            )
+        found: Mapping[str, Any] = reports[preset]
         return found
 
     def presets(self, task: str) -> list[str]:
@@ -142,11 +171,14 @@ class Params:
         estimator: str,
         seed: int,
         changes: Sequence[str] = (),
+        start: str = "",
     ) -> RunParams:
         """Return the parameters of one run, its estimator checked."""
         settings = self.settings(task, preset, changes=changes)
-        run = RunParams(task, preset, dataset, estimator, seed, settings)
-        spec = run.estimator_spec
+        run = RunParams(task, preset, dataset, estimator, seed, settings, start)
+        if start and getattr(settings, "finetune", None) is None:
+            raise BadInput(f"{task}.{preset} has no section `finetune`, which --start needs")
+        spec: EstimatorSpec = run.arm.target
         if spec.kind not in KINDS:
             raise BadInput(
                 f"expected estimators.{estimator}.kind among {list(KINDS)}, got {spec.kind!r}"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from orbitdiff.data.rejected import Rejected
 from orbitdiff.errors import MissingExtra
 
 if TYPE_CHECKING:
@@ -45,15 +46,6 @@ class Crystal:
     atom_types: NDArray[np.int64]
     frac: NDArray[np.float64]
     lattice: NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Rejected:
-    """One refused row: its id, the kind of fault, and what was found."""
-
-    id: str
-    reason: str
-    detail: str
 
 
 class Fault(Exception):

@@ -1,6 +1,5 @@
 """Prepared crystals in memory: fast batches, fixed subsets."""
 
-import json
 from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
@@ -16,7 +15,6 @@ from orbitdiff.typing import Int, Tensor
 
 __all__ = [
     "SCHEMA_VERSION",
-    "SPLITS",
     "Crystal",
     "CrystalDataset",
     "Rejected",
@@ -29,7 +27,6 @@ __all__ = [
 ]
 
 SCHEMA_VERSION = 1
-SPLITS = ("train", "val", "test")
 
 
 def crystal_schema() -> Any:
@@ -119,28 +116,10 @@ class CrystalDataset:
         BadInput
             Unknown split, folder not prepared, truncated or foreign files, empty split.
         """
-        from orbitdiff.data.store import read_shards
+        from orbitdiff.data.store import read_split
 
-        directory = Path(directory)
-        if split not in SPLITS:
-            raise BadInput(f"expected a split among {SPLITS}, got {split!r}")
-        manifest = directory / "manifest.json"
-        if not manifest.is_file():
-            raise BadInput(f"expected {manifest}, found none; run `orbitdiff prepare crystals`")
-        try:
-            expected = int(json.loads(manifest.read_text())["counts"][split])
-        except (ValueError, KeyError, TypeError) as error:
-            raise BadInput(f"{manifest} is no manifest of crystals ({error!r})") from error
-        paths = sorted(directory.glob(f"{split}-*.parquet"))
-        crystals = rows_to_crystals(read_shards(paths, schema=crystal_schema()))
-        if len(crystals) != expected:
-            raise BadInput(
-                f"expected {expected} crystals of split {split} in {directory} by its manifest, "
-                f"got {len(crystals)}; run prepare again"
-            )
-        if not crystals:
-            raise BadInput(f"split {split} of {directory} is empty; see its rejected.csv")
-        return cls(crystals)
+        table = read_split(Path(directory), split, schema=crystal_schema(), task="crystals")
+        return cls(rows_to_crystals(table))
 
     def __len__(self) -> int:
         return len(self.crystals)

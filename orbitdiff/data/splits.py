@@ -5,8 +5,9 @@ from hashlib import sha256
 
 from orbitdiff.errors import BadInput
 
-__all__ = ["NOTE", "RULES", "Part", "SplitRule", "hash_split"]
+__all__ = ["NOTE", "RULES", "SPLITS", "Part", "SplitRule", "hash_split"]
 
+SPLITS = ("train", "val", "test")
 NOTE = "reduced training set"
 
 

@@ -1,5 +1,6 @@
 """Rows at rest: parquet shards with a schema version, written all at once or not at all."""
 
+import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
@@ -9,6 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from orbitdiff.data.splits import SPLITS
 from orbitdiff.errors import BadInput, MissingExtra
 
 try:
@@ -17,7 +19,15 @@ try:
 except ImportError as error:
     raise MissingExtra.naming("pyarrow", "data") from error
 
-__all__ = ["file_sha256", "fresh_directory", "read_shards", "row_schema", "write_shards"]
+__all__ = [
+    "file_sha256",
+    "fresh_directory",
+    "read_shards",
+    "read_split",
+    "row_schema",
+    "write_shards",
+]
+
 
 NAME_KEY = b"orbitdiff.schema"
 VERSION_KEY = b"orbitdiff.schema_version"
@@ -113,6 +123,43 @@ def read_shards(paths: Sequence[Path], *, schema: pa.Schema | None = None) -> pa
         return pa.concat_tables(tables)
     except pa.ArrowInvalid as error:
         raise BadInput(f"expected shards of one schema, got {error}; run prepare again") from error
+
+
+def read_split(directory: Path, split: str, *, schema: pa.Schema, task: str) -> pa.Table:
+    """Read one split of a folder written by `prepare`, its size held against the manifest.
+
+    Parameters
+    ----------
+    directory : Path
+    split : str
+        train, val or test.
+    schema : pyarrow.Schema
+    task : str
+        For the advice in errors.
+
+    Raises
+    ------
+    BadInput
+        Unknown split, folder not prepared, truncated or foreign files, empty split.
+    """
+    if split not in SPLITS:
+        raise BadInput(f"expected a split among {SPLITS}, got {split!r}")
+    manifest = directory / "manifest.json"
+    if not manifest.is_file():
+        raise BadInput(f"expected {manifest}, found none; run `orbitdiff prepare {task}`")
+    try:
+        expected = int(json.loads(manifest.read_text())["counts"][split])
+    except (ValueError, KeyError, TypeError) as error:
+        raise BadInput(f"{manifest} is no manifest of {task} ({error!r})") from error
+    table = read_shards(sorted(directory.glob(f"{split}-*.parquet")), schema=schema)
+    if len(table) != expected:
+        raise BadInput(
+            f"expected {expected} {task} of split {split} in {directory} by its manifest, "
+            f"got {len(table)}; run prepare again"
+        )
+    if not len(table):
+        raise BadInput(f"split {split} of {directory} is empty; see its rejected.csv")
+    return table
 
 
 def read_shard(path: Path, schema: pa.Schema | None) -> pa.Table:

@@ -1,15 +1,23 @@
 """The tasks by name: the same names in params.yaml, on the command line and in the docs."""
 
 from importlib import import_module
+from pathlib import Path
+from typing import Any
 
 from orbitdiff.errors import BadInput
 
-__all__ = ["config_type", "config_types"]
+__all__ = ["build_task", "config_type", "config_types"]
 
 CONFIGS = {
     "toy": ("orbitdiff.tasks.toy", "ToyConfig"),
     "crystals": ("orbitdiff.tasks.crystals", "CrystalsConfig"),
+    "conformers": ("orbitdiff.tasks.conformers", "ConformersConfig"),
 }
+BUNDLES = {
+    "crystals": ("orbitdiff.tasks.crystals", "Crystals"),
+    "conformers": ("orbitdiff.tasks.conformers", "Conformers"),
+}
+"""What the training loop trains, built as `Task(settings, arm, data)`."""
 
 
 def config_type(name: str) -> type:
@@ -34,3 +42,27 @@ def config_type(name: str) -> type:
 def config_types() -> dict[str, type]:
     """Return every task's config dataclass."""
     return {name: config_type(name) for name in CONFIGS}
+
+
+def build_task(name: str, settings: Any, arm: Any, data: Path) -> Any:
+    """Build the bundle that trains one run of a task.
+
+    Parameters
+    ----------
+    name : str
+    settings : dataclass
+        A preset of the task.
+    arm : dataclass
+        An entry of its `estimators`.
+    data : Path
+        Folder written by `prepare`.
+
+    Raises
+    ------
+    BadInput
+        The task has no training of this kind.
+    """
+    if name not in BUNDLES:
+        raise BadInput(f"expected a task among {sorted(BUNDLES)} to train, got {name!r}")
+    module, attribute = BUNDLES[name]
+    return getattr(import_module(module), attribute)(settings, arm, data)

@@ -283,8 +283,8 @@ class Crystals:
         """Return the number of training crystals."""
         return len(self.training_set)
 
-    def train_batch(self, rows: Tensor) -> Batch:
-        """Return the batch of these training rows."""
+    def train_batch(self, rows: Tensor, *, generator: torch.Generator) -> Batch:
+        """Return the batch of these training rows; nothing is drawn."""
         return self.training_set.batch(rows)
 
     def validate(self, denoiser: nn.Module) -> Mapping[str, Any]:

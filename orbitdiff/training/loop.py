@@ -14,7 +14,8 @@ from torch import nn
 
 from orbitdiff.batch import Batch
 from orbitdiff.errors import BadInput, NonFiniteLoss
-from orbitdiff.objective import Loss, Objective
+from orbitdiff.nn.base import Denoiser
+from orbitdiff.objective import Loss
 from orbitdiff.seeding import epoch_order, stream
 from orbitdiff.training import checkpoint as store
 from orbitdiff.training.ema import moving_average
@@ -22,7 +23,7 @@ from orbitdiff.training.history import History
 from orbitdiff.training.worker import Worker
 from orbitdiff.typing import Tensor
 
-__all__ = ["TrainConfig", "TrainingTask", "train"]
+__all__ = ["TrainConfig", "TrainingObjective", "TrainingTask", "train"]
 
 
 @dataclass(frozen=True)
@@ -87,10 +88,25 @@ class TrainConfig:
 
 
 @runtime_checkable
+class TrainingObjective(Protocol):
+    """The loss of a batch at given times; `orbitdiff.objective.Objective` is one."""
+
+    def draw_times(self, num: int, *, generator: torch.Generator, device: torch.device) -> Tensor:
+        """Draw the times of a batch, (num,)."""
+        ...
+
+    def __call__(
+        self, denoiser: Denoiser, batch: Batch, t: Tensor, *, generator: torch.Generator
+    ) -> Loss:
+        """Noise the batch and compare the network with the target."""
+        ...
+
+
+@runtime_checkable
 class TrainingTask(Protocol):
     """What the loop needs of a task."""
 
-    objective: Objective
+    objective: TrainingObjective
 
     def build_denoiser(self, *, generator: torch.Generator) -> nn.Module:
         """Return the network at its start; the same weights for the same generator state."""
@@ -100,8 +116,8 @@ class TrainingTask(Protocol):
         """Return the number of training samples."""
         ...
 
-    def train_batch(self, rows: Tensor) -> Batch:
-        """Return the batch of these training rows."""
+    def train_batch(self, rows: Tensor, *, generator: torch.Generator) -> Batch:
+        """Return the batch of these training rows; what it draws comes from the generator."""
         ...
 
     def validate(self, denoiser: nn.Module) -> Mapping[str, Any]:
@@ -173,6 +189,7 @@ def train(
     *,
     seed: int,
     history: History,
+    start_weights: Mapping[str, Tensor] | None = None,
     snapshots: Path | None = None,
     progress: bool = True,
 ) -> dict[str, Any]:
@@ -190,6 +207,8 @@ def train(
         Start weights, order and noise; equal for every estimator of a comparison.
     history : History
         Rank 0 writes losses and validation figures.
+    start_weights : mapping of name to tensor, optional
+        Weights to start from (a fine-tune); default those of the seed.
     snapshots : Path, optional
         Rank 0 writes the averaged weights of every `snapshot_every`-th step to `STEP/` in it.
     progress : bool
@@ -206,6 +225,8 @@ def train(
     """
     device = worker.device
     network = task.build_denoiser(generator=stream(seed, "weights")).to(device)
+    if start_weights is not None:
+        network.load_state_dict({name: value.float() for name, value in start_weights.items()})
     ema = moving_average(network, config.ema_decay)
     optimiser = torch.optim.Adam(network.parameters(), lr=config.learning_rate)
     start = 0
@@ -233,9 +254,10 @@ def train(
     metrics: dict[str, float] = {"step": start}
     sums: dict[str, float] = {}
     for step in range(start, config.steps):
-        batch = task.train_batch(next(rows)).to(device)
+        choices = stream(seed, "data", step, worker.rank)
+        batch = task.train_batch(next(rows), generator=choices).to(device)
         generator = stream(seed, "noise", step, worker.rank, device=device)
-        t = torch.rand(len(batch), generator=generator, device=device)
+        t = task.objective.draw_times(len(batch), generator=generator, device=device)
         for group in optimiser.param_groups:
             group["lr"] = learning_rate(config, step)
         with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from orbitdiff.errors import BadInput
-from orbitdiff.orbit.base import EstimatorSpec
+from orbitdiff.tasks.base import build_task
 from orbitdiff.training import checkpoint as store
 from orbitdiff.training.history import History
 from orbitdiff.training.lock import only_writer
@@ -29,31 +29,31 @@ def training_loop(worker: Worker, config: dict[str, Any]) -> dict[str, Any]:
     ----------
     worker : Worker
     config : dict
-        `settings` (CrystalsConfig), `estimator` (EstimatorSpec), `data`, `running` (folders),
-        `seed`.
+        `task` (its name), `settings` (its config), `arm` (entry of `estimators`), `train`
+        (TrainConfig), `data`, `running` (folders), `seed`, `start` (model folder or None).
 
     Returns
     -------
     dict
         Last metrics.
     """
-    from orbitdiff.tasks.crystals import Crystals
-
-    settings = config["settings"]
-    task = Crystals(settings, config["estimator"], Path(config["data"]))
+    train_config = config["train"]
+    task = build_task(config["task"], config["settings"], config["arm"], Path(config["data"]))
+    start = None if config["start"] is None else store.load_model(Path(config["start"]))[0]
     running = Path(config["running"])
     with only_writer(running) if worker.rank == 0 else nullcontext():
         result = train(
             task,
-            settings.train,
+            train_config,
             worker,
             seed=config["seed"],
+            start_weights=start,
             history=History(running / "history.jsonl"),
             snapshots=running / "snapshots",
         )
         weights = result.pop("weights")
         if worker.rank == 0:
-            about = {**task.config(), **config["about"], "step": settings.train.steps}
+            about = {**task.config(), **config["about"], "step": train_config.steps}
             store.save(running / "final", weights, about)
     return result
 
@@ -73,7 +73,8 @@ def run(
     params : RunParams
         Task, preset, estimator and seed.
     inputs : mapping
-        `data`, a folder written by `prepare`.
+        `data`, a folder written by `prepare`; `start`, a model folder whose weights the
+        training starts from (fine-tunes only).
     outputs : mapping
         `model`, the folder to write: model.safetensors, config.json, history.jsonl
         and, where the preset keeps them, snapshots/STEP/ with the weights during training.
@@ -82,8 +83,8 @@ def run(
     tracker : Tracker
         Gets parameters, losses, validation figures and the model.
     """
-    settings = params.settings
-    estimator: EstimatorSpec = params.estimator_spec
+    settings, arm, config_of_training = params.settings, params.arm, params.train_config
+    start = inputs["start"].absolute() if "start" in inputs else None
     data, model = inputs["data"].absolute(), outputs["model"].absolute()
     manifest = data / "manifest.json"
     if not manifest.is_file():
@@ -98,20 +99,29 @@ def run(
         "preset": params.preset,
         "revision": params.revision,
         "seed": params.seed,
+        **({"start": params.start} if params.start else {}),
     }
     fingerprint = json.dumps(
         {
-            "settings": dataclasses.asdict(settings),
-            "estimator": dataclasses.asdict(estimator),
+            "settings": {
+                name: dataclasses.asdict(getattr(settings, name))
+                for name in ("kernel", "model", "validation")
+            },
+            "train": dataclasses.asdict(config_of_training),
+            "estimator": dataclasses.asdict(arm),
             "data": about["data_manifest_sha256"],
+            "start": None if start is None else store.file_sha256(start / "model.safetensors"),
             "seed": params.seed,
         },
         sort_keys=True,
     )
     start_over_if_changed(running, fingerprint)
     config = {
+        "task": params.task,
         "settings": settings,
-        "estimator": estimator,
+        "arm": arm,
+        "train": config_of_training,
+        "start": None if start is None else str(start),
         "data": str(data),
         "running": str(running),
         "seed": params.seed,
@@ -126,7 +136,7 @@ def run(
             config,
             name="ray",
             storage=running,
-            num_workers=settings.train.num_workers,
+            num_workers=config_of_training.num_workers,
         )
         for line in (running / "history.jsonl").read_text().splitlines():
             record = json.loads(line)
@@ -141,7 +151,7 @@ def run(
         os.replace(partial, model)
         tracked.artifact(model)
         tracked.model(model, name=f"orbitdiff-{params.task}")
-        tracked.metrics(numbers(result), step=settings.train.steps)
+        tracked.metrics(numbers(result), step=config_of_training.steps)
 
 
 def start_over_if_changed(running: Path, fingerprint: str) -> None:

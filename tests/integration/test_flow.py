@@ -56,15 +56,19 @@ def project(tmp_path: Path) -> Path:
         f"sample@{RUN}": stage("sample", ["data", "model"], "samples"),
         f"evaluate@{RUN}": stage("evaluate", ["data", "samples", "model"], "results"),
         f"steps@{RUN}": stage("steps", ["data", "model"], "curve"),
-        "report@tiny": stage("report", ["results", "curve", "data"], *report),
+        "report_crystals@tiny": stage("report", ["results", "curve", "data"], *report),
     }
     stages: dict[str, object] = {}
     for name, content in chain.items():
         group, _, key = name.partition("@")
         stages[group] = {"foreach": [key], "do": content}
     (tmp_path / "dvc.yaml").write_text(yaml.safe_dump({"stages": stages}))
-    reports = {"tiny": {"dataset": "salt", "runs": [RUN]}}
-    (tmp_path / "params.yaml").write_text(yaml.safe_dump({"reports": reports}))
+    params = {
+        "builds": {RUN: {"dataset": "salt"}},
+        "steps": {RUN: {}},
+        "reports": {"crystals": {"tiny": {"dataset": "salt", "runs": [RUN]}}},
+    }
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
     subprocess.run(
         [sys.executable, "-m", "dvc", "init", "-q", "--no-scm"], cwd=tmp_path, check=True
     )
@@ -83,11 +87,11 @@ def prefect() -> Iterator[None]:
 def test_flow_runs_each_stage_once_and_retries(project: Path, prefect: None) -> None:
     from prefect.client.orchestration import get_client
 
-    from pipelines.flows.crystals import crystals
+    from pipelines.flows.table import table
 
     here = os.getcwd()
-    page = crystals("tiny", root=str(project))
-    assert Path(page).read_text() == "report was here\n"
+    folder = table("crystals", "tiny", root=str(project))
+    assert (Path(folder) / "report.html").read_text() == "report was here\n"
     calls = (project / "calls.txt").read_text().split()
     assert calls == CALLS
     assert os.getcwd() == here
@@ -101,14 +105,14 @@ def test_flow_runs_each_stage_once_and_retries(project: Path, prefect: None) -> 
     assert run.state.is_completed()
     assert {found.name for found in tasks} == {
         "fetch@salt", "prepare@salt", f"train@{RUN}", f"sample@{RUN}", f"evaluate@{RUN}",
-        f"steps@{RUN}", "report@tiny",
+        f"steps@{RUN}", "report_crystals@tiny",
     }  # fmt: skip
     assert {found.name: found.run_count for found in tasks}[f"train@{RUN}"] == 2
     kinds = {found.type: found for found in artifacts}
     assert "report was here" in str(kinds["markdown"].data)
     assert f"train@{RUN}" in str(kinds["table"].data)
 
-    crystals("tiny", root=str(project))
+    table("crystals", "tiny", root=str(project))
     assert (project / "calls.txt").read_text().split() == calls
 
 
@@ -167,11 +171,11 @@ def test_deployments_of_the_repository_run_on_a_server(project: Path, server: No
 
     with get_client(sync_client=True) as client:
         deployments = {found.name: found for found in client.read_deployments()}
-    assert set(deployments) == {"demo", "cpu", "toy"}
+    assert set(deployments) == {"crystals-demo", "crystals-cpu", "toy"}
     assert not any(s.active for found in deployments.values() for s in found.schedules)
-    assert deployments["cpu"].schedules[0].schedule.cron == "15 2 * * 6"
+    assert deployments["crystals-cpu"].schedules[0].schedule.cron == "15 2 * * 6"
 
-    command("deployment", "run", "crystals/demo", "--param", "preset=tiny")
+    command("deployment", "run", "table/crystals-demo", "--param", "preset=tiny")
     command("worker", "start", "--pool", "local", "--run-once", cwd=project)
     limit = time.monotonic() + 180
     while time.monotonic() < limit:

@@ -23,7 +23,7 @@ from safetensors.torch import load_file
 from pipelines.params import RunParams, load
 from pipelines.stages import train
 from pipelines.stages.base import LocalExecutor, NullTracker
-from pipelines.stages.prepare import prepare_own
+from pipelines.stages.crystals.prepare import prepare_own
 
 pytestmark = pytest.mark.integration
 ROOT = Path(__file__).parents[2]

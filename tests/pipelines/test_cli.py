@@ -40,13 +40,13 @@ def test_dry_run_lists_the_stages_in_order(orbitdiff) -> None:
     assert code == 0
     names = [line.split()[0].split("@")[0] for line in out.splitlines()]
     assert names[:3] == ["fetch", "prepare", "train"]
-    assert names[-1] == "report"
+    assert names[-1] == "report_crystals"
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["run", "crystals", "--preset", "huge"], "expected a preset among ['cpu', 'demo']"),
+        (["run", "crystals", "--preset", "huge"], "among ['cpu', 'demo'], got 'huge'"),
         (["run", "molecules"], "expected a task among"),
         (["train", "crystals", "--set", "train.nosuch=1"], "nosuch"),
         (["train", "crystals", "--set", "train.steps=0"], "at least 1"),

@@ -11,6 +11,11 @@ from pipelines.dag import stages_of
 from pipelines.params import Params, load
 
 ROOT = Path(__file__).parents[2]
+TABLES = [
+    (task, preset)
+    for task, of in load(ROOT / "params.yaml").raw["reports"].items()
+    for preset in of
+]
 
 
 @pytest.fixture(scope="module")
@@ -28,12 +33,12 @@ def edges() -> dict[str, set[str]]:
     return found
 
 
-@pytest.mark.parametrize("preset", ["demo", "cpu"])
+@pytest.mark.parametrize(("task", "preset"), TABLES)
 def test_flow_graph_equals_dvc_graph(
-    params: Params, edges: dict[str, set[str]], preset: str
+    params: Params, edges: dict[str, set[str]], task: str, preset: str
 ) -> None:
-    flow = {name: set(needs) for name, needs in stages_of(params, preset)}
-    wanted, waiting = set(), [f"report@{preset}"]
+    flow = {name: set(needs) for name, needs in stages_of(params, task, preset)}
+    wanted, waiting = set(), [f"report_{task}@{preset}"]
     while waiting:
         name = waiting.pop()
         if name not in wanted:
@@ -42,17 +47,17 @@ def test_flow_graph_equals_dvc_graph(
     assert flow == {name: edges[name] for name in wanted}
 
 
-@pytest.mark.parametrize("preset", ["demo", "cpu"])
-def test_every_stage_comes_after_what_it_needs(params: Params, preset: str) -> None:
+@pytest.mark.parametrize(("task", "preset"), TABLES)
+def test_every_stage_comes_after_what_it_needs(params: Params, task: str, preset: str) -> None:
     seen: set[str] = set()
-    for name, needs in stages_of(params, preset):
+    for name, needs in stages_of(params, task, preset):
         assert set(needs) <= seen
         seen.add(name)
 
 
 def test_unknown_preset_lists_those_with_a_report(params: Params) -> None:
     with pytest.raises(BadInput, match=r"'cpu', 'demo'.*got 'huge'"):
-        stages_of(params, "huge")
+        stages_of(params, "crystals", "huge")
 
 
 @pytest.fixture(scope="module")
@@ -62,9 +67,12 @@ def described() -> dict[str, Any]:
 
 
 def test_every_stage_depends_on_its_version(described: dict[str, Any], params: Params) -> None:
-    for name, stage in described.items():
-        assert f"versions.{name}" in stage["params"]
-        assert name in params.raw["versions"]
+    versions = params.raw["versions"]
+    for stage in described.values():
+        name, task = stage["cmd"].split()[3:5]
+        assert f"versions.{task}.{name}" in stage["params"]
+        found = versions.values() if task == "${item.task}" else [versions[task]]
+        assert any(name in numbers for numbers in found)
 
 
 def test_running_state_is_never_an_output(described: dict[str, Any]) -> None:
@@ -84,7 +92,7 @@ def test_no_absolute_path_reaches_dvc(described: dict[str, Any]) -> None:
 def test_a_preset_depends_on_its_own_sections_only(described: dict[str, Any]) -> None:
     for stage in described.values():
         for name in stage["params"]:
-            if name.startswith("crystals."):
-                assert name.startswith("crystals.${item.preset}.")
-            else:
-                assert name.startswith(("versions.", "reports.${key}", "toy."))
+            own = ("${item.task}.${item.preset}.", "versions.", "toy.${item}")
+            assert name.startswith(own) or (
+                name.startswith("reports.") and name.endswith(".${key}")
+            )

@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from orbitdiff.errors import BadInput
+from orbitdiff.tasks.base import CONFIGS
 from pipelines.params import Params, load
 
 ROOT = Path(__file__).parents[2]
@@ -19,7 +20,7 @@ def params() -> Params:
 
 def test_every_preset_and_estimator_is_valid(params: Params) -> None:
     count = 0
-    for task in ("crystals", *({"toy"} & set(params.raw))):
+    for task in set(CONFIGS) & set(params.raw):
         for preset in params.presets(task):
             for estimator in params.raw[task][preset]["estimators"]:
                 params.select(task, preset, dataset="x", estimator=estimator, seed=0)
@@ -30,14 +31,18 @@ def test_every_preset_and_estimator_is_valid(params: Params) -> None:
 def test_builds_are_named_after_their_runs(params: Params) -> None:
     for name, build in params.builds.items():
         numbers = {key: build[key] for key in ("dataset", "estimator", "seed")}
-        assert params.select("crystals", build["preset"], **numbers).run_name == name
+        found = params.select(build["task"], build["preset"], **numbers)
+        assert found.run_name == name
+        assert build.get("start", name) in params.builds
 
 
 def test_reports_name_builds_of_their_preset(params: Params) -> None:
-    for preset, report in params.raw["reports"].items():
-        for run in report["runs"]:
-            assert params.builds[run]["preset"] == preset
-            assert params.builds[run]["dataset"] == report["dataset"]
+    for task, reports in params.raw["reports"].items():
+        for preset, report in reports.items():
+            for run in report["runs"]:
+                assert params.builds[run]["task"] == task
+                assert params.builds[run]["preset"] == preset
+                assert params.builds[run]["dataset"] == report["dataset"]
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,9 @@ from orbitdiff.errors import BadInput
 from orbitdiff.inference import demo_checkpoint
 from orbitdiff.samplers.config import SamplerConfig
 from pipelines.params import load
-from pipelines.stages import calls, evaluate, sample, steps
 from pipelines.stages.base import LocalExecutor, NullTracker
-from pipelines.stages.report import read_points
+from pipelines.stages.crystals import calls, evaluate, sample, steps
+from pipelines.stages.crystals.report import read_points
 
 FEW = SamplerConfig("multistep", 4)
 

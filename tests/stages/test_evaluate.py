@@ -10,9 +10,9 @@ from orbitdiff.data.crystals import Crystal, to_structure
 from orbitdiff.errors import BadInput
 from orbitdiff.export import read_samples, write_cifs, write_samples
 from pipelines.params import load
-from pipelines.stages import evaluate
 from pipelines.stages.base import LocalExecutor, NullTracker
-from pipelines.stages.evaluate import evaluate_files
+from pipelines.stages.crystals import evaluate
+from pipelines.stages.crystals.evaluate import evaluate_files
 
 
 def write_csv(path, crystals, *, key="material_id"):

@@ -52,7 +52,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("finished")
     raw = yaml.safe_load((ROOT / "params.yaml").read_text())
     raw["crystals"]["demo"].update(SMALL)
-    raw["reports"]["demo"]["runs"] = [RUN]
+    raw["reports"]["crystals"]["demo"]["runs"] = [RUN]
     (root / "params.yaml").write_text(yaml.safe_dump(raw))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)

@@ -18,8 +18,10 @@ from orbitdiff.data.splits import RULES, Part, SplitRule, hash_split
 from orbitdiff.errors import BadInput
 from orbitdiff.tasks.crystals import DataConfig
 from pipelines.params import load
-from pipelines.stages import fetch, prepare
+from pipelines.stages import fetch
 from pipelines.stages.base import LocalExecutor, NullTracker
+from pipelines.stages.crystals import prepare
+from pipelines.stages.prepared import parse_chunk
 
 
 def cif(length: float, element: str = "Ca") -> str:
@@ -141,7 +143,7 @@ def test_a_parser_that_raises_rejects_its_row() -> None:
     def parse(row: tuple[str, str]) -> object:
         raise RuntimeError("boom")
 
-    (found,) = prepare.parse_chunk([("train", ("a", "x"))], parse=parse)  # type: ignore[arg-type]
+    (found,) = parse_chunk([("train", ("a", "x"))], parse=parse, broken="broken CIF")  # type: ignore[arg-type]
     assert found.id == "a"
     assert "boom" in found.detail  # type: ignore[union-attr]
 

@@ -2,8 +2,8 @@ from contextlib import contextmanager
 
 from orbitdiff.training.checkpoint import file_sha256
 from pipelines.params import load
-from pipelines.stages import prepare
 from pipelines.stages.base import LocalExecutor
+from pipelines.stages.crystals import prepare
 from pipelines.stages.fetch import write_raw
 from pipelines.stages.provenance import recorded
 

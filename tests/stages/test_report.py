@@ -10,8 +10,8 @@ from PIL import Image
 from orbitdiff.errors import BadInput
 from orbitdiff.export import write_samples
 from pipelines.params import load
-from pipelines.stages import report
 from pipelines.stages.base import LocalExecutor, NullTracker
+from pipelines.stages.crystals import report
 
 
 class Sources(HTMLParser):

@@ -53,7 +53,7 @@ class Tiny:
     def num_train(self):
         return 10
 
-    def train_batch(self, rows):
+    def train_batch(self, rows, *, generator):
         self.seen += 1
         if self.stop_at is not None and self.seen > self.stop_at:
             raise KeyboardInterrupt

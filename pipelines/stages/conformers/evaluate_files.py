@@ -5,12 +5,11 @@ import io
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from orbitdiff.data.conformer_rows import atom_order, parsed_smiles
-from orbitdiff.data.ensembles import EnsembleFile, read_ensembles, to_molecule
+from orbitdiff.data.ensembles import EnsembleFile, read_ensembles, to_molecule, with_coords
 from orbitdiff.data.molecules import Ensemble
 from orbitdiff.errors import BadInput
 from orbitdiff.export import write_atomically
@@ -150,7 +149,7 @@ def add_validity(
     names = [f"{ensembles[row].smiles} {k}" for row, k in places]
     chosen = [places[place] for place in hash_sample(names, num)]
     molecules = [
-        to_molecule(replace(ensembles[row], coords=ensembles[row].coords[k : k + 1]))
+        to_molecule(with_coords(ensembles[row], ensembles[row].coords[k : k + 1]))
         for row, k in chosen
     ]
     found = validity(molecules, parallel=executor.map)
