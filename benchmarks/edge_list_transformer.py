@@ -1,9 +1,9 @@
 """The equivariant transformer with edge lists, as TorchMD-ET is commonly written.
 
 Per layer and edge: gather queries, keys, values and vectors, spread the gates of the heads over
-the channels, form scalar and vector messages of the edge, and add them up with index_add; the
-softmax over the edges of an atom likewise. `EdgeListTransformer` reads the weights of the dense
-network, so that both are one function: the yardstick of speed and the reference.
+the channels, form scalar and vector messages of the edge, and add them up with index_add.
+`EdgeListTransformer` reads the weights of the dense network, so that both are one function: the
+yardstick of speed and the reference.
 """
 
 import math
@@ -12,8 +12,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from orbitdiff.nn.equivariant_transformer import SOFTENING, EquivariantTransformer
-from orbitdiff.nn.molecule_features import linear_velocity
+from orbitdiff.nn.equivariant_transformer import SHARE, SOFTENING, EquivariantTransformer
+from orbitdiff.nn.molecule_features import linear_velocity, noised_variance
 
 __all__ = ["EdgeListTransformer"]
 
@@ -46,6 +46,9 @@ class EdgeListTransformer(nn.Module):
         place = torch.cumsum(mask.flatten().long(), 0) - 1
         x = self.atoms(cond, time, graph, mask)
         x, v = self.stereo(x, positions, cond, place.view(mask.shape))
+        scales = {"data_scale": config.data_scale, "prior_scale": config.prior_scale}
+        size = noised_variance(t, **scales).sqrt()[graph, None]
+        v = v + (positions / size)[:, :, None] * net.position(x)[:, None]
         pairs = mask[:, :, None] & mask[:, None]
         edge = torch.cat(
             [
@@ -62,7 +65,7 @@ class EdgeListTransformer(nn.Module):
         for layer in net.layers:
             x, v = self.layer(layer, x, v, pair, (target, source), direction, time[graph])
         gate = net.out(functional.silu(net.gate(net.final_norm(x))))
-        linear = linear_velocity(t, data_scale=config.data_scale, prior_scale=config.prior_scale)
+        linear = linear_velocity(t, **scales)
         velocity = (v * gate[:, None]).sum(-1) + linear[graph, None] * positions
         mean = torch.zeros_like(velocity[: len(counts)]).index_add(0, graph, velocity)
         out = torch.zeros_like(x_t["positions"])
@@ -111,7 +114,7 @@ class EdgeListTransformer(nn.Module):
     def layer(self, part, x, v, pair, edges, direction, time):
         """One layer of messages."""
         target, source = edges
-        atoms, hidden = x.shape
+        hidden = x.shape[1]
         heads, width = part.heads, hidden // part.heads
         scale, shift = part.modulation(time).chunk(2, 1)
         y = functional.layer_norm(x, (hidden,)) * (1 + scale) + shift
@@ -121,12 +124,7 @@ class EdgeListTransformer(nn.Module):
 
         product = query[target].view(-1, heads, width) * key[source].view(-1, heads, width)
         logits = product.sum(-1) / math.sqrt(width) + bias
-        top = torch.full_like(logits[:atoms], -torch.inf)
-        index = target[:, None].expand(-1, heads)
-        top = top.scatter_reduce(0, index, logits.detach(), "amax")
-        power = (logits - top[target]).exp()
-        total = torch.zeros_like(power[:atoms]).index_add(0, target, power)
-        weights = power / total[target]
+        weights = SHARE * functional.silu(logits)
 
         def spread(gate):
             return (weights * gate).repeat_interleave(width, dim=1)

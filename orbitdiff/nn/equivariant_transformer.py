@@ -3,11 +3,12 @@
 Scalars x_i and vectors v_i of atoms exchange messages over all pairs of a molecule. The features
 of a pair (distance, bond, graph distance, both atoms, time) are embedded once per call; each layer
 turns them into one bias b and three gates g per head, so that messages are batched matmuls over j:
-    a_ij = softmax_j(q_i . k_j + b_ij),
+    a_ij = silu(q_i . k_j + b_ij),
     scalar m_i = sum_j a_ij g1_ij u_j,
     vector m_i = sum_j a_ij (g2_ij e_ij w_j + g3_ij v_j),   e_ij = unit vector from i to j.
-No tensor has both a pair and a channel axis. Rotations turn the output; reflections do so together
-with the labels of the stereocentres (`orbitdiff.nn.stereo`).
+Vectors start as multiples of the atoms' centred positions, so that a layer can also average
+positions over the graph. No tensor has both a pair and a channel axis. Rotations turn the output;
+reflections do so together with the labels of the stereocentres (`orbitdiff.nn.stereo`).
 """
 
 import math
@@ -26,6 +27,7 @@ from orbitdiff.nn.molecule_features import (
     check_sizes,
     graph_features,
     linear_velocity,
+    noised_variance,
 )
 from orbitdiff.nn.stereo import StereoEmbedding
 from orbitdiff.typing import Bool, Float, State, Tensor
@@ -33,7 +35,7 @@ from orbitdiff.typing import Bool, Float, State, Tensor
 __all__ = ["EquivariantLayer", "EquivariantTransformer", "EquivariantTransformerConfig"]
 
 SOFTENING = 0.01  # angstrom^2; the unit vector of atoms closer than its root shrinks to zero
-PADDED = -1e9  # logit of padding
+SHARE = 0.25  # of a message, about one over the root of a molecule's number of atoms
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ class EquivariantTransformerConfig:
     radial: int = 64
     cutoff: float = 10.0
     time_dim: int = 128
-    atom_features: int = 16
+    atom_features: int = 17
     pair_types: int = 7
     max_graph_distance: int = 8
     max_element: int = 100
@@ -112,7 +114,7 @@ class EquivariantLayer(nn.Module):
         v: Float[Tensor, "B N 3 H"],
         pair: Float[Tensor, "P M"],
         direction: Float[Tensor, "B N 3 N"],
-        padding: Float[Tensor, "B 1 N"],
+        share: Float[Tensor, "B N"],
         time: Float[Tensor, "B T"],
     ) -> tuple[Float[Tensor, "B N H"], Float[Tensor, "B N 3 H"]]:
         """Return the updated scalars and vectors.
@@ -125,8 +127,8 @@ class EquivariantLayer(nn.Module):
             Embedding of each pair.
         direction : (B, N, 3, N)
             Unit vectors from i (second axis) to j (last axis).
-        padding : (B, 1, N)
-            0 for real atoms, a large negative number in padding.
+        share : (B, N)
+            Factor of the messages of atom j, 0 in padding.
         time : (B, T)
         """
         batch, count, hidden = x.shape
@@ -142,9 +144,10 @@ class EquivariantLayer(nn.Module):
 
         gates = torch.addmm(self.pair_in.bias[:, None], self.pair_in.weight, pair)
         bias, to_scalar, to_direction, to_vector = gates.view(4, heads, batch, count, count)
-        logits = (bias + padding).flatten(0, 1)
-        logits = torch.baddbmm(logits, query, key.transpose(1, 2), alpha=1 / math.sqrt(width))
-        weights = logits.softmax(-1).view(heads, batch, count, count)
+        logits = torch.baddbmm(
+            bias.flatten(0, 1), query, key.transpose(1, 2), alpha=1 / math.sqrt(width)
+        )
+        weights = functional.silu(logits).view(heads, batch, count, count) * share[:, None]
 
         scalar = torch.bmm((weights * to_scalar).flatten(0, 1), scalar)
         along = (weights * to_direction)[:, :, :, None] * direction
@@ -188,6 +191,7 @@ class EquivariantTransformer(nn.Module):
             max_element=config.max_element,
         )
         self.stereo = StereoEmbedding(hidden)
+        self.position = nn.Linear(hidden, hidden)
         self.radial = RadialBasis(config.radial, config.cutoff)
         self.pair_node = nn.Linear(hidden, 2 * config.pair_width, bias=False)
         self.pair_edge = nn.Linear(features, config.pair_width)
@@ -221,19 +225,22 @@ class EquivariantTransformer(nn.Module):
         difference = positions[:, None] - positions[:, :, None]
         distance = (difference.square().sum(-1) + SOFTENING).sqrt()
         direction = (difference / distance[..., None]).transpose(2, 3).contiguous()
-        padding = positions.new_zeros(mask.shape).masked_fill_(~mask, PADDED)[:, None]
+        share = SHARE * mask.to(positions.dtype)
+        scales = {"data_scale": config.data_scale, "prior_scale": config.prior_scale}
+        size = noised_variance(t, **scales).sqrt()[:, None, None]
 
         time = self.time(t)
         x = self.atoms(cond["atom_types"], cond["atom_features"], time)
         x, v = self.stereo(x, positions, cond["stereo"], cond["stereo_sign"])
+        v = v + (positions / size)[..., None] * self.position(x)[:, :, None]
         pair = self._pairs(x, distance, cond)
         for layer in self.layers:
-            x, v = layer(x, v, pair, direction, padding, time)
+            x, v = layer(x, v, pair, direction, share, time)
 
         gate = self.out(functional.silu(self.gate(self.final_norm(x))))
         change = (v * gate[:, :, None]).sum(-1)
-        linear = linear_velocity(t, data_scale=config.data_scale, prior_scale=config.prior_scale)
-        return {"positions": centred(change + linear[:, None, None] * positions, mask)}
+        linear = linear_velocity(t, **scales)[:, None, None]
+        return {"positions": centred(change + linear * positions, mask)}
 
     def _pairs(
         self, x: Float[Tensor, "B N H"], distance: Float[Tensor, "B N N"], cond: State

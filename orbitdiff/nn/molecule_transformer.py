@@ -56,7 +56,7 @@ class MoleculeTransformerConfig:
     layers: int = 8
     heads: int = 8
     time_dim: int = 128
-    atom_features: int = 16
+    atom_features: int = 17
     pair_types: int = 7
     max_graph_distance: int = 8
     max_element: int = 100
