@@ -20,6 +20,9 @@ from typing import NamedTuple
 import torch
 
 from orbitdiff.groups.quaternion import QuaternionEigen, quaternion_eigen, to_rotation
+from orbitdiff.orbit.fisher_polynomial import polynomial_moments
+from orbitdiff.orbit.singular_values import Invariants, invariants
+from orbitdiff.orbit.talbot import talbot
 from orbitdiff.typing import Float, Tensor
 
 __all__ = [
@@ -29,8 +32,11 @@ __all__ = [
     "sphere_moments",
 ]
 
-NODES = 24
-"""Nodes of the contour, half of them used by symmetry: the error of E[R] is below 2e-11."""
+MANY = 256
+"""From this many matrices on, polynomials of F cost less than eigenvectors."""
+
+AT_ONCE = {False: 2**11, True: 2**17}
+"""Matrices of one pass on the CPU and on CUDA: below 20 MB and 500 MB of work space."""
 
 
 class OrthogonalMoments(NamedTuple):
@@ -48,23 +54,10 @@ class OrthogonalMoments(NamedTuple):
     reflected: Tensor
 
 
-def _talbot(nodes: int) -> tuple[list[float], ...]:
-    """Return parts of the upper nodes z_k; log size and phase of (2 / N) exp(z_k) z'_k."""
-    scale, shift, slope, angle = 0.5017, 0.6122, 0.2645, 0.6407
-    rows = []
-    for k in range(nodes // 2):
-        theta = (2 * k + 1) * math.pi / nodes
-        turned = angle * theta
-        cotangent = 1 / math.tan(turned)
-        z = nodes * complex(scale * theta * cotangent - shift, slope * theta)
-        derivative = complex(scale * (cotangent - turned / math.sin(turned) ** 2), slope)
-        factor = 2 * derivative
-        log_size, phase = z.real + math.log(abs(factor)), z.imag + cmath.phase(factor)
-        rows.append((z.real, z.imag, log_size, phase))
-    return tuple(list(column) for column in zip(*rows, strict=True))
-
-
-CONTOUR = _talbot(NODES)
+CONTOUR = tuple(
+    zip(*[(z.real, z.imag, math.log(abs(w)), cmath.phase(w)) for z, w in talbot()], strict=True)
+)
+"""Real and imaginary parts of the nodes, log size and phase of the weights."""
 
 
 @lru_cache(maxsize=16)
@@ -132,13 +125,15 @@ def fisher_moments(eigen: QuaternionEigen) -> tuple[Float[Tensor, "*B"], Float[T
 
 
 def orthogonal_moments(
-    cross: Float[Tensor, "*B 3 3"], *, reflections: bool = False
+    cross: Float[Tensor, "*B 3 3"],
+    *,
+    reflections: bool = False,
+    known: Invariants | None = None,
 ) -> OrthogonalMoments:
     """Moments of p(g) prop exp tr(F^T g) over SO(3) or O(3).
 
     An improper element is -R, so that its half of O(3) has -F in place of F:
-    E[g] = w E_F[R] - (1 - w) E_-F[R], w = c(F) / (c(F) + c(-F)). K(-F) = -K(F) has the same
-    eigenvectors.
+    E[g] = w E_F[R] - (1 - w) E_-F[R], w = c(F) / (c(F) + c(-F)).
 
     Parameters
     ----------
@@ -146,16 +141,64 @@ def orthogonal_moments(
         F; float64.
     reflections : bool
         O(3) instead of SO(3).
+    known : Invariants, optional
+        Of F, where they have been computed already.
 
     Returns
     -------
     OrthogonalMoments
     """
+    flat = cross.reshape(-1, 3, 3)
+    size = AT_ONCE[cross.is_cuda]
+    # which matrices need eigenvectors after all is known on the host alone
+    if cross.is_cuda or len(flat) < MANY:
+        parts = [_by_eigenvectors(part, reflections) for part in flat.split(size)]
+    else:
+        flat_known = None if known is None else known.flatten()
+        parts = []
+        for start in range(0, len(flat), size):
+            rows = slice(start, start + size)
+            some = invariants(flat[rows]) if flat_known is None else flat_known.rows(rows)
+            parts.append(_by_polynomials(flat[rows], some, reflections))
+    log_constant, mean, reflected = (torch.cat(part) for part in zip(*parts, strict=True))
+    shape = cross.shape[:-2]
+    return OrthogonalMoments(
+        log_constant.view(shape), mean.view(cross.shape), reflected.view(shape)
+    )
+
+
+def _by_eigenvectors(cross: Tensor, reflections: bool) -> OrthogonalMoments:
+    """K(-F) = -K(F) has the same eigenvectors."""
     eigen = quaternion_eigen(cross)
-    log_constant, mean = fisher_moments(eigen)
+    found = fisher_moments(eigen)
     if not reflections:
-        return OrthogonalMoments(log_constant, mean, torch.zeros_like(log_constant))
-    log_other, other = fisher_moments(QuaternionEigen(-eigen.values, eigen.vectors))
+        return _proper(*found)
+    return _both(*found, *fisher_moments(QuaternionEigen(-eigen.values, eigen.vectors)))
+
+
+def _by_polynomials(cross: Tensor, known: Invariants, reflections: bool) -> OrthogonalMoments:
+    found = _polynomial_or_eigenvectors(cross, known)
+    if not reflections:
+        return _proper(*found)
+    return _both(*found, *_polynomial_or_eigenvectors(-cross, known.of_mirror_image()))
+
+
+def _polynomial_or_eigenvectors(cross: Tensor, known: Invariants) -> tuple[Tensor, Tensor]:
+    log_constant, mean, accurate = polynomial_moments(cross, known)
+    if not bool(accurate.all()):
+        rest = ~accurate
+        log_constant[rest], mean[rest] = fisher_moments(quaternion_eigen(cross[rest]))
+    return log_constant, mean
+
+
+def _proper(log_constant: Tensor, mean: Tensor) -> OrthogonalMoments:
+    return OrthogonalMoments(log_constant, mean, torch.zeros_like(log_constant))
+
+
+def _both(
+    log_constant: Tensor, mean: Tensor, log_other: Tensor, other: Tensor
+) -> OrthogonalMoments:
+    """Mean of both halves of O(3), given those over rotations of F and of -F."""
     reflected = torch.sigmoid(log_other - log_constant)
     weight = reflected[..., None, None]
     return OrthogonalMoments(

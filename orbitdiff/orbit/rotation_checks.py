@@ -139,12 +139,18 @@ def check_permutations(permutations: Tensor, known: Tensor, real: Tensor) -> Non
     """
     count = permutations.shape[-1]
     _first(known.any(1), "at least one true entry of permutation_mask", known)
-    inside = ((permutations >= 0) & (permutations < count)).all((1, 2))
-    _first(inside, f"indices in [0, {count})", permutations)
-    hit = torch.zeros_like(permutations, dtype=torch.bool).scatter_(2, permutations, True).all(2)
-    _first((hit | ~known).all(1), "rows that are permutations", permutations)
-    kept = (real[:, None].expand_as(permutations).gather(2, permutations) == real[:, None]).all(2)
-    _first((kept | ~known).all(1), "permutations that keep padding among padding", permutations)
+    if permutations.numel() == 0:
+        return
+    least, most = permutations.aminmax()
+    if int(least) < 0 or int(most) >= count:
+        inside = ((permutations >= 0) & (permutations < count)).all((1, 2))
+        _first(inside, f"indices in [0, {count})", permutations)
+    hit = torch.zeros_like(permutations, dtype=torch.bool).scatter_(2, permutations, True)
+    if not bool(hit.all()):
+        _first((hit.all(2) | ~known).all(1), "rows that are permutations", permutations)
+    if not bool(real.all()):
+        kept = real[:, None].expand_as(permutations).gather(2, permutations) == real[:, None]
+        _first((kept.all(2) | ~known).all(1), "permutations that keep padding", permutations)
 
 
 def _first(good: Tensor, expected: str, found: Tensor) -> None:

@@ -1,67 +1,48 @@
 """Exact rotation moments of those components of a mixture that carry any weight.
 
-With hundreds of permutations nearly all have a vanishing posterior weight at low noise. The
-largest exponent max_R tr(F^T R), which singular values give without eigenvectors or moments,
-bounds the weight of a component from above; the exact weight of the most promising one bounds
-the total from below.
+With hundreds of permutations nearly all have a vanishing posterior weight at low noise. Singular
+values bound each weight within a factor of five, without an integral or eigenvectors.
 """
 
 import torch
 
 from orbitdiff.orbit.matrix_fisher import OrthogonalMoments, orthogonal_moments
+from orbitdiff.orbit.singular_values import Invariants, invariants
 from orbitdiff.typing import Float, Tensor
 
-__all__ = ["largest_exponent", "mixture_moments"]
+__all__ = ["SLACK", "log_constant_bound", "mixture_moments"]
 
 NEGLIGIBLE = 30.0
 """A component is dropped below exp(-30) of the largest weight."""
+
+SLACK = 1.62
+"""The bound of a log constant is too large by at most this: log(2 (2 pi)^(1/2))."""
 
 FEW = 4
 """Up to this many components the bounds cost more than they save."""
 
 
-def largest_exponent(
-    cross: Float[Tensor, "*B 3 3"], *, reflections: bool = False
-) -> Float[Tensor, "*B"]:
-    """Return max_R tr(F^T R) = s_1 + s_2 + s_3, s_3 with the sign of det F.
+def log_constant_bound(known: Invariants) -> Float[Tensor, "*B"]:
+    """Upper bound of log c(F) over SO(3): lambda - log prod_j (1 + delta_j / 2) / 2.
 
-    The largest singular value s_1 is a root of the characteristic cubic of F^T F in
-    trigonometric form; s_2 +- s_3 follow from |adj F|^2 = s_1^2 (s_2^2 + s_3^2) + s_2^2 s_3^2
-    and det F = s_1 s_2 s_3 without the loss of digits that the cubic's small roots have.
+    c exp(-lambda) is the mean of exp(-sum_j delta_j q_j^2) over the sphere. A normal 4-vector g
+    has the direction q and, independently of it, a mean |g|^2 / 4 of one, so that by Jensen's
+    inequality the mean of exp(-sum_j delta_j g_j^2 / 4) is larger. The two differ most, by
+    `SLACK`, where all three gaps are infinite.
 
     Parameters
     ----------
-    cross : (..., 3, 3)
-        F; float64.
-    reflections : bool
-        Over O(3) instead of SO(3): s_3 without its sign.
+    known : Invariants
+        Of F (...).
 
     Returns
     -------
     (...,)
     """
-    gram = cross.mT @ cross
-    mean = torch.diagonal(gram, dim1=-2, dim2=-1).sum(-1) / 3
-    eye = torch.eye(3, dtype=cross.dtype, device=cross.device)
-    rest = gram - mean[..., None, None] * eye
-    spread = torch.sqrt(rest.square().sum((-2, -1)) / 6)
-    scaled = rest / torch.where(spread > 0, spread, 1.0)[..., None, None]
-    angle = torch.acos((_adjugate_and_determinant(scaled)[1] / 2).clamp(-1, 1)) / 3
-    first = torch.sqrt(mean + 2 * spread * torch.cos(angle))
-    safe = torch.where(first > 0, first, 1.0)
-    adjugate, determinant = _adjugate_and_determinant(cross)
-    product = determinant / safe
-    if reflections:
-        product = product.abs()
-    squares = (adjugate - product**2) / safe**2
-    return first + torch.sqrt((squares + 2 * product).clamp(min=0))
-
-
-def _adjugate_and_determinant(matrix: Tensor) -> tuple[Tensor, Tensor]:
-    """Squared Frobenius norm of the adjugate, and the determinant."""
-    a, b, c = matrix.unbind(-2)
-    minors = torch.stack([torch.linalg.cross(*pair) for pair in ((a, b), (b, c), (c, a))], -2)
-    return minors.square().sum((-2, -1)), (minors[..., 0, :] * c).sum(-1)
+    largest, outer = known.first + known.plus, known.first + 0.5 * known.plus
+    half = 0.5 * known.minus
+    gaps = (1 + known.plus) * (1 + outer - half) * (1 + outer + half)
+    return largest - 0.5 * torch.log(gaps)
 
 
 def mixture_moments(
@@ -87,15 +68,15 @@ def mixture_moments(
     """
     if cross.is_cuda or cross.shape[1] <= FEW or cross.shape[0] == 0:
         return orthogonal_moments(cross, reflections=reflections)
-    above = largest_exponent(cross, reflections=reflections) + log_factor
-    rows = torch.arange(len(cross), device=cross.device)
-    best = above.argmax(1)
-    known = orthogonal_moments(cross[rows, best], reflections=reflections).log_constant
-    below = known + log_factor[rows, best]
-    kept = above >= below[:, None] - NEGLIGIBLE
+    known = invariants(cross)
+    above = log_constant_bound(known)
+    if reflections:
+        above = torch.maximum(above, log_constant_bound(known.of_mirror_image()))
+    above = above + log_factor
+    kept = above >= above.amax(1, keepdim=True) - (NEGLIGIBLE + SLACK)
     if bool(kept.all()):
-        return orthogonal_moments(cross, reflections=reflections)
-    found = orthogonal_moments(cross[kept], reflections=reflections)
+        return orthogonal_moments(cross, reflections=reflections, known=known)
+    found = orthogonal_moments(cross[kept], reflections=reflections, known=known.rows(kept))
     log_constant = torch.full_like(log_factor, -torch.inf)
     log_constant[kept] = found.log_constant
     mean, reflected = torch.zeros_like(cross), torch.zeros_like(log_factor)

@@ -57,9 +57,11 @@ def score_limit(x_t):
     return 1e-8 if x_t.dtype is torch.float64 else 2e-5 + ulp
 
 
-@pytest.fixture(params=["eigh", "jacobi"], autouse=True)
+@pytest.fixture(params=["eigh", "polynomial", "jacobi"], autouse=True)
 def route(request, monkeypatch):
-    """Run each case by the route of the CPU, and by that of CUDA."""
+    """Run each case by the routes of the CPU, for few and for many, and by that of CUDA."""
+    if request.param == "polynomial":
+        monkeypatch.setattr(matrix_fisher, "MANY", 1)
     if request.param == "jacobi":
         monkeypatch.setattr(
             matrix_fisher,

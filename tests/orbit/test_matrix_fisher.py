@@ -5,8 +5,11 @@ import pytest
 import torch
 
 from orbitdiff.groups.rotation import SO3
+from orbitdiff.orbit import matrix_fisher
+from orbitdiff.orbit.fisher_polynomial import polynomial_moments
 from orbitdiff.orbit.matrix_fisher import orthogonal_moments, sphere_moments
-from orbitdiff.orbit.rotation_pruning import largest_exponent
+from orbitdiff.orbit.rotation_pruning import SLACK, log_constant_bound
+from orbitdiff.orbit.singular_values import invariants
 
 NODES, WEIGHTS = (torch.from_numpy(part) for part in np.polynomial.legendre.leggauss(64))
 
@@ -139,16 +142,84 @@ def test_moments_of_the_sphere_sum_to_one():
     assert abs(float(log_constant[1])) < 1e-10
 
 
-def test_largest_exponents_are_those_of_the_singular_values(generator):
+def test_invariants_are_those_of_the_singular_values(generator):
+    """Nearly equal ones are split to the root of the rounding error, their sums are exact."""
     u, v = SO3().sample(300, generator=generator), SO3().sample(300, generator=generator)
     s = proper(300, 2)
     cross = u @ torch.diag_embed(s) @ v.mT
-    for reflections in (False, True):
-        expected = s[:, 0] + s[:, 1] + (s[:, 2].abs() if reflections else s[:, 2])
-        found = largest_exponent(cross, reflections=reflections)
-        assert ((found - expected).abs() < 1e-6 + 3e-8 * s[:, 0]).all()
-        constant = orthogonal_moments(cross, reflections=reflections).log_constant
-        assert (constant <= found + 1e-6 + 3e-8 * s[:, 0]).all(), "an upper bound"
+    found, other = invariants(cross), invariants(-cross).of_mirror_image()
+    for known in (found, other):
+        parts = known.first, known.plus, known.minus
+        expected = s[:, 0], s[:, 1] + s[:, 2], s[:, 1] - s[:, 2]
+        for part, value in zip(parts, expected, strict=True):
+            assert ((part - value).abs() <= 3e-8 * s[:, 0]).all()
+        assert torch.allclose(known.square, s.square().sum(1), rtol=1e-12)
+    alike = torch.linalg.det(cross)[:, None, None] * torch.linalg.inv(cross).mT
+    regular = torch.linalg.cond(cross) < 1e4
+    assert torch.allclose(found.cofactor[regular], alike[regular], rtol=1e-6)
+
+
+def test_bound_of_the_log_constant(generator):
+    """It holds, is sharp at no signal, and is too large by `SLACK` at most."""
+    u, v = SO3().sample(1000, generator=generator), SO3().sample(1000, generator=generator)
+    s = proper(1000, 2)
+    cross = u @ torch.diag_embed(s) @ v.mT
+    above = log_constant_bound(invariants(cross)) - bessel(s)[0]
+    rounding = 1e-6 + 3e-8 * s[:, 0]
+    assert (above > -rounding).all()
+    assert (above < SLACK + rounding).all()
+    assert float(above.max()) > SLACK - 0.01, "the slack is not wider than it needs to be"
+    none = log_constant_bound(invariants(torch.zeros(1, 3, 3, dtype=torch.float64)))
+    assert float(none) == 0
+
+
+@pytest.mark.parametrize("reflections", [False, True])
+def test_polynomials_equal_eigenvectors(reflections, monkeypatch, generator):
+    """Equal, near-equal, vanishing and mirror-image singular values over twelve decades."""
+    num = 4 * matrix_fisher.MANY
+    u, v = SO3().sample(num, generator=generator), SO3().sample(num, generator=generator)
+    s = proper(num, 3)
+    s[::9, 1] = s[::9, 0] * (1 - 1e-9)
+    s[4::9, 2] = -s[4::9, 1] * (1 - 1e-6)
+    cross = u @ torch.diag_embed(s) @ v.mT
+    found = orthogonal_moments(cross, reflections=reflections)
+    again = orthogonal_moments(cross, reflections=reflections, known=invariants(cross))
+    assert all(torch.equal(one, two) for one, two in zip(found, again, strict=True))
+    monkeypatch.setattr(matrix_fisher, "MANY", num + 1)
+    expected = orthogonal_moments(cross, reflections=reflections)
+    moderate = s[:, 0] < 1e6
+    assert torch.allclose(found.mean[moderate], expected.mean[moderate], atol=2e-10)
+    assert torch.allclose(found.mean, expected.mean, atol=1e-7)
+    assert torch.allclose(found.log_constant, expected.log_constant, rtol=1e-12, atol=1e-10)
+    assert torch.allclose(found.reflected, expected.reflected, atol=1e-6)
+
+
+def test_polynomials_cover_ordinary_data(generator):
+    """Most matrices of noised molecules need no eigenvectors, and those that do are told."""
+    cross = torch.randn(2000, 3, 3, generator=generator, dtype=torch.float64)
+    for scale in (1e-3, 1.0, 100.0):
+        accurate = polynomial_moments(scale * cross, invariants(scale * cross)).accurate
+        assert float(accurate.double().mean()) > 0.9
+    mirror = 1e4 * torch.diag_embed(torch.tensor([[1.0, 1.0, -1.0]]).double())
+    assert not bool(polynomial_moments(mirror, invariants(mirror)).accurate)
+
+
+def test_work_space_is_bounded(monkeypatch, generator):
+    """Matrices go through in passes of `AT_ONCE`, with the same result."""
+    cross = torch.randn(2, 400, 3, 3, generator=generator, dtype=torch.float64)
+    expected = orthogonal_moments(cross, reflections=True)
+    sizes = []
+
+    def counted(part, known):
+        sizes.append(len(part))
+        return polynomial_moments(part, known)
+
+    monkeypatch.setattr(matrix_fisher, "AT_ONCE", {False: 300, True: 300})
+    monkeypatch.setattr(matrix_fisher, "polynomial_moments", counted)
+    found = orthogonal_moments(cross, reflections=True, known=invariants(cross))
+    assert sizes == [300, 300, 300, 300, 200, 200]
+    for one, two in zip(found, expected, strict=True):
+        assert torch.allclose(one, two, atol=1e-14)
 
 
 def test_empty_batch():
