@@ -11,7 +11,7 @@ import json
 import os
 import zlib
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -30,6 +30,7 @@ from orbitdiff.data.conformer_rows import (
 from orbitdiff.data.molecules import Ensemble
 from orbitdiff.data.tables import open_text
 from orbitdiff.errors import BadInput
+from orbitdiff.typing import Float
 
 if TYPE_CHECKING:
     from rdkit.Chem import Mol
@@ -40,6 +41,7 @@ __all__ = [
     "RejectedRow",
     "read_ensembles",
     "to_molecule",
+    "with_coords",
     "write_ensembles",
 ]
 
@@ -159,6 +161,21 @@ def write_ensembles(ensembles: Iterable[Ensemble], path: Path) -> None:
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def with_coords(ensemble: Ensemble, coords: Float[np.ndarray, "K n 3"]) -> Ensemble:
+    """Return an ensemble of the same molecule with other conformers, of unknown energies.
+
+    Parameters
+    ----------
+    ensemble : Ensemble
+    coords : (K, n, 3)
+        Angstrom, in its atom order; K = 0 says that nothing was generated.
+    """
+    num = len(coords)
+    return replace(
+        ensemble, coords=coords, energies=np.zeros(num), weights=np.full(num, 1 / max(1, num))
+    )
 
 
 def to_molecule(ensemble: Ensemble) -> "Mol":

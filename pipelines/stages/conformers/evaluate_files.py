@@ -139,7 +139,7 @@ def add_validity(
     Parameters
     ----------
     summary : dict
-        Gets `posebusters_valid`, `posebusters_checked` and `posebusters_failed`.
+        Gets `posebusters_valid` (share), `posebusters_checked`, `..._failed` and `..._not_made`.
     ensembles : sequence of Ensemble
     num : int
         Size of the sample, chosen by hash of SMILES and number.
@@ -156,6 +156,7 @@ def add_validity(
     summary["posebusters_valid"] = found.share
     summary["posebusters_checked"] = found.num_checked
     summary["posebusters_failed"] = found.failed
+    summary["posebusters_not_made"] = found.not_made
 
 
 def write_results(
