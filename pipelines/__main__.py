@@ -22,7 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("task")
     parser.add_argument("--preset", required=True)
     parser.add_argument("--dataset", default="")
-    parser.add_argument("--estimator", default="plain")
+    parser.add_argument("--estimator", default="", help="default: the first of the preset")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--start", default="", help="run whose weights the training starts from")
     options = parser.parse_args(arguments)

@@ -6,13 +6,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from orbitdiff.errors import BadInput, OrbitDiffError
-from pipelines.diagnose import diagnose
+from orbitdiff.errors import OrbitDiffError
 from pipelines.environment import prepare_environment
 from pipelines.messages import one_line
+from pipelines.verbs.diagnose import diagnose
+from pipelines.verbs.evaluate import evaluate
+from pipelines.verbs.generate import generate
+from pipelines.verbs.options import CheckpointName, Seed, choose, known_task
+from pipelines.verbs.prepare import prepare
 
 if TYPE_CHECKING:
-    from pipelines.checkpoints import Checkpoint
     from pipelines.params import Params
 
 __all__ = ["app", "main"]
@@ -31,32 +34,6 @@ Changes = Annotated[
     list[str], typer.Option("--set", help="key=value of the preset; writes to runs/, outside DVC.")
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="List the stages, run none.")]
-Seed = Annotated[int, typer.Option(help="Seed of a sampled result.")]
-
-
-CheckpointName = Annotated[
-    str,
-    typer.Option(
-        help="Model folder, run:ID or models:/NAME@ALIAS; default: the newest finished run of "
-        "the task, else the demo model."
-    ),
-]
-
-
-def known_task(task: str, known: tuple[str, ...]) -> None:
-    """Refuse tasks that a verb does not have."""
-    if task not in known:
-        raise BadInput(f"expected a task among {sorted(known)}, got {task!r}")
-
-
-def choose(checkpoint: str, task: str) -> "Checkpoint":
-    """Find the model that a name means, and say which it is."""
-    from orbitdiff.inference import demo_checkpoint
-    from pipelines.checkpoints import find_checkpoint
-
-    chosen = find_checkpoint(checkpoint, task, demo=demo_checkpoint())
-    typer.echo(f"model: {chosen}")
-    return chosen
 
 
 def dataset_of(params: "Params", task: str, preset: str) -> str:
@@ -208,61 +185,9 @@ def build(
     build_run(last, params, selected, change, dry_run=dry_run)
 
 
-@app.command()
-def prepare(
-    task: str,
-    source: Annotated[Path, typer.Option("--from", help="csv, csv.gz or a folder of CIF files.")],
-    out: Annotated[Path, typer.Option(help="Folder to write.")],
-    max_atoms: int = 20,
-    seed: Seed = 0,
-) -> None:
-    """Prepare your own data: parquet shards, rejected.csv, manifest.json."""
-    from pipelines.assemble import make_executor
-    from pipelines.stages.crystals.prepare import prepare_own
-
-    known_task(task, ("crystals",))
-    prepare_own(source, out, max_atoms=max_atoms, seed=seed, executor=make_executor())
-
-
-@app.command()
-def generate(
-    task: str,
-    formula: Annotated[str, typer.Option(help="Atoms of one cell, such as BaTiO3.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the CIF files.")],
-    n: Annotated[int, typer.Option("-n", help="Number of structures.")] = 8,
-    checkpoint: CheckpointName = "",
-    seed: Seed = 0,
-) -> None:
-    """Draw structures of a composition and write CIF files."""
-    from orbitdiff.inference import generate_crystals
-
-    known_task(task, ("crystals",))
-    folder = choose(checkpoint, task).folder
-    structures = generate_crystals(formula, n, checkpoint=folder, seed=seed)
-    out.mkdir(parents=True, exist_ok=True)
-    for index, structure in enumerate(structures):
-        structure.to(str(out / f"{formula}_{index}.cif"), fmt="cif")
-    typer.echo(f"wrote {len(structures)} CIF files to {out}")
-
-
-@app.command()
-def evaluate(
-    task: str,
-    generated: Annotated[Path, typer.Option(help="Folder of CIF files, or csv.")],
-    reference: Annotated[Path, typer.Option(help="csv with a cif column, or folder.")],
-    out: Annotated[Path | None, typer.Option(help="Folder for metrics.json.")] = None,
-) -> None:
-    """Evaluate anybody's files: match rate, RMSE, validity, METRe, cRMSE."""
-    import json
-
-    from pipelines.assemble import make_executor
-    from pipelines.stages.crystals.evaluate import evaluate_files
-
-    known_task(task, ("crystals",))
-    found = evaluate_files(generated, reference, executor=make_executor(), out=out)
-    typer.echo(json.dumps(found, indent=2))
-
-
+app.command()(prepare)
+app.command()(generate)
+app.command()(evaluate)
 app.command()(diagnose)
 
 

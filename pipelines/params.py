@@ -173,8 +173,9 @@ class Params:
         changes: Sequence[str] = (),
         start: str = "",
     ) -> RunParams:
-        """Return the parameters of one run, its estimator checked."""
+        """Return the parameters of one run, its estimator checked; by default the first one."""
         settings = self.settings(task, preset, changes=changes)
+        estimator = estimator or next(iter(settings.estimators))
         run = RunParams(task, preset, dataset, estimator, seed, settings, start)
         if start and getattr(settings, "finetune", None) is None:
             raise BadInput(f"{task}.{preset} has no section `finetune`, which --start needs")

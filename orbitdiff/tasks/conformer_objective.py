@@ -37,7 +37,7 @@ FIELD = "positions"
 COUPLINGS = ("independent", "aligned")
 PRIORS = ("harmonic", "gaussian")
 LOSSES: dict[str, PointLoss] = {"square": mean_square, "norm": mean_norm}
-LISTED = 120
+LISTED = 32
 """Automorphisms up to which `aligned_permutation` lists the whole group."""
 PUBLISHED_LISTED = 50
 """Automorphisms that the published estimator draws of a molecule."""

@@ -211,9 +211,9 @@ class Conformers:
         """Return the network at its start."""
         return build_network(self.settings.model, generator=generator)
 
-    def num_train(self) -> int:
-        """Return the number of training molecules."""
-        return len(self.training_set)
+    def train_sizes(self) -> Tensor:
+        """Return the number of atoms of each training molecule."""
+        return self.training_set.num_atoms
 
     def train_batch(self, rows: Tensor, *, generator: torch.Generator) -> Batch:
         """Return one conformer of each molecule, drawn evenly, in a random orientation."""

@@ -279,9 +279,9 @@ class Crystals:
         """Return CSPNet at its start."""
         return build_network(self.settings.model, generator=generator)
 
-    def num_train(self) -> int:
-        """Return the number of training crystals."""
-        return len(self.training_set)
+    def train_sizes(self) -> Tensor:
+        """Return the number of atoms of each training crystal."""
+        return self.training_set.num_atoms
 
     def train_batch(self, rows: Tensor, *, generator: torch.Generator) -> Batch:
         """Return the batch of these training rows; nothing is drawn."""

@@ -44,6 +44,9 @@ class TrainConfig:
         Intervals in steps.
     snapshot_every : int
         Steps between the averaged weights that are kept for curves over training, 0 for none.
+    bucket : int
+        Batches of samples of like size are cut from this many batches at a time, so that little
+        is padding; 0 takes samples as the shuffle gives them.
     num_workers : int
         Training processes.
     precision : str
@@ -65,6 +68,7 @@ class TrainConfig:
     validate_every: int = 500
     log_every: int = 50
     snapshot_every: int = 0
+    bucket: int = 0
     num_workers: int = 2
     precision: str = "float32"
     compile: bool = False
@@ -73,8 +77,9 @@ class TrainConfig:
         for name in ("steps", "batch_size", "checkpoint_every", "validate_every", "log_every"):
             if getattr(self, name) < 1:
                 raise BadInput(f"train.{name} must be at least 1, got {getattr(self, name)}")
-        if self.snapshot_every < 0:
-            raise BadInput(f"train.snapshot_every must be 0 or more, got {self.snapshot_every}")
+        for name in ("snapshot_every", "bucket"):
+            if getattr(self, name) < 0:
+                raise BadInput(f"train.{name} must be 0 or more, got {getattr(self, name)}")
         for name in ("learning_rate", "clip_norm"):
             if not 0 < getattr(self, name) < math.inf:
                 raise BadInput(f"train.{name} must be positive, got {getattr(self, name)}")
@@ -112,8 +117,8 @@ class TrainingTask(Protocol):
         """Return the network at its start; the same weights for the same generator state."""
         ...
 
-    def num_train(self) -> int:
-        """Return the number of training samples."""
+    def train_sizes(self) -> Tensor:
+        """Return the number of points of each training sample, (M,)."""
         ...
 
     def train_batch(self, rows: Tensor, *, generator: torch.Generator) -> Batch:
@@ -139,22 +144,35 @@ def learning_rate(config: TrainConfig, step: int) -> float:
 
 
 def rows_of_worker(
-    size: int, config: TrainConfig, *, seed: int, rank: int, world_size: int, start: int
+    sizes: Tensor, config: TrainConfig, *, seed: int, rank: int, world_size: int, start: int
 ) -> Iterator[Tensor]:
     """Rows of each step from `start`: one shuffled stream of epochs, cut into batches.
 
     The global batch of a step is the same for any number of workers; worker r takes every
     world_size-th row of it.
     """
-    epoch_of, order = -1, torch.empty(0, dtype=torch.int64)
+    epoch_of, order, size = -1, torch.empty(0, dtype=torch.int64), len(sizes)
     for step in itertools.count(start):
         positions = torch.arange(step * config.batch_size, (step + 1) * config.batch_size)
         rows = []
         for epoch in sorted(set((positions // size).tolist())):
             if epoch != epoch_of:
                 epoch_of, order = epoch, epoch_order(size, seed=seed, epoch=epoch)
+                if config.bucket:
+                    order = bucketed(order, sizes, config, generator=stream(seed, "bucket", epoch))
             rows.append(order[positions[positions // size == epoch] % size])
         yield torch.cat(rows)[rank::world_size]
+
+
+def bucketed(
+    order: Tensor, sizes: Tensor, config: TrainConfig, *, generator: torch.Generator
+) -> Tensor:
+    """Sort a shuffled order by size within pools of batches, and shuffle the batches of a pool."""
+    parts: list[Tensor] = []
+    for pool in order.split(config.bucket * config.batch_size):
+        batches = pool[sizes[pool].argsort(stable=True)].split(config.batch_size)
+        parts += [batches[i] for i in torch.randperm(len(batches), generator=generator).tolist()]
+    return torch.cat(parts)
 
 
 def optimiser_step(
@@ -243,7 +261,7 @@ def train(
     if config.compile:
         model = torch.compile(model)  # type: ignore[assignment]
     rows = rows_of_worker(
-        task.num_train(), config, seed=seed, rank=worker.rank,
+        task.train_sizes(), config, seed=seed, rank=worker.rank,
         world_size=worker.world_size, start=start,
     )  # fmt: skip
 

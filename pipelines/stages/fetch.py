@@ -1,7 +1,9 @@
 """Bring the raw files of a data set into `data/raw/{dataset}`, their SHA-256 checked."""
 
+import csv
+import io
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +29,11 @@ def run(
     Parameters
     ----------
     params : RunParams
-        `dataset`: perov_5, mp_20 or prototypes; `settings.data` for prototypes.
+        `dataset`: a registered one, or a built-in one made by a recipe of `settings.data`.
     inputs : mapping
         Nothing: the source is $ORBITDIFF_DATA or the network.
     outputs : mapping
-        `raw`, the folder to write: csv files, or recipe.json for prototypes.
+        `raw`, the folder to write: raw files, or recipe.json for built-in data.
     executor : Executor
         Not used.
     tracker : Tracker
@@ -53,12 +55,12 @@ def write_raw(dataset: str, settings: Any, raw: Path) -> None:
     from orbitdiff.data.sources import SOURCES, data_root, read_source
     from orbitdiff.data.store import fresh_directory
 
-    if dataset == "prototypes":
+    if dataset in RECIPES:
         with fresh_directory(raw) as folder:
-            (folder / RECIPE).write_text(json.dumps(recipe(settings), indent=2) + "\n")
+            (folder / RECIPE).write_text(json.dumps(RECIPES[dataset](settings), indent=2) + "\n")
         return
     if dataset not in SOURCES:
-        known = ["prototypes", *SOURCES]
+        known = [*RECIPES, *SOURCES]
         raise BadInput(f"expected a data set among {known}, got {dataset!r}")
     root = data_root()
     with fresh_directory(raw) as folder:
@@ -66,7 +68,21 @@ def write_raw(dataset: str, settings: Any, raw: Path) -> None:
             (folder / source.name).write_bytes(read_source(source, root))
 
 
-def recipe(data: Any) -> dict[str, Any]:
+def molecules_recipe(data: Any) -> dict[str, Any]:
+    """The first SMILES of the list that ships with the package, and the list's SHA-256."""
+    from hashlib import sha256
+    from importlib.resources import files
+
+    text = (files("orbitdiff") / "data" / "resources" / "demo_smiles.csv").read_text()
+    rows = list(csv.DictReader(io.StringIO(text)))
+    return {
+        "kind": "demo_molecules",
+        "smiles": [row["smiles"] for row in rows][: data.demo],
+        "sha256": sha256(text.encode()).hexdigest(),
+    }
+
+
+def prototypes_recipe(data: Any) -> dict[str, Any]:
     """How the prototypes are built: number, size limit, and the library's SHA-256."""
     from orbitdiff.data.prototypes import library_sha256
 
@@ -76,3 +92,10 @@ def recipe(data: Any) -> dict[str, Any]:
         "max_atoms": data.max_atoms,
         "library_sha256": library_sha256(),
     }
+
+
+RECIPES: dict[str, Callable[[Any], dict[str, Any]]] = {
+    "prototypes": prototypes_recipe,
+    "demo_molecules": molecules_recipe,
+}
+"""Built-in data sets: section `data` of the preset to what `prepare` builds from."""

@@ -75,7 +75,7 @@ def test_own_cells(diagnose, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("task", "kind"), [("toy", "finite"), ("crystals", "torus")])
 def test_tasks(diagnose, monkeypatch, tmp_path: Path, task: str, kind: str) -> None:
-    monkeypatch.setattr("pipelines.diagnose.MOST_CRYSTALS", 4)
+    monkeypatch.setattr("pipelines.verbs.diagnose.MOST_CRYSTALS", 4)
     code, said, _ = diagnose(task, "-o", str(tmp_path / "out"), *SMALL)
     assert code == 0
     assert f"estimator kind `{kind}`" in said

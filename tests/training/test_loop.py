@@ -50,8 +50,8 @@ class Tiny:
                 weight.copy_(torch.randn(weight.shape, generator=generator))
         return network
 
-    def num_train(self):
-        return 10
+    def train_sizes(self):
+        return torch.ones(10)
 
     def train_batch(self, rows, *, generator):
         self.seen += 1
@@ -74,10 +74,12 @@ CONFIG = TrainConfig(
 )
 
 
-def go(tmp_path, task, name):
+def go(tmp_path, task, name, *, config=CONFIG, start_weights=None):
     history = History(tmp_path / name / "history.jsonl")
     worker = LocalWorker(tmp_path / name)
-    result = train(task, CONFIG, worker, seed=3, history=history, progress=False)
+    result = train(
+        task, config, worker, seed=3, history=history, start_weights=start_weights, progress=False
+    )
     return result, history.path.read_text()
 
 
@@ -128,7 +130,7 @@ def test_non_finite_loss_names_samples_and_keeps_the_checkpoint(tmp_path):
 def test_global_batch_does_not_depend_on_the_number_of_workers():
     def rows(world_size):
         streams = [
-            rows_of_worker(10, CONFIG, seed=0, rank=r, world_size=world_size, start=2)
+            rows_of_worker(torch.ones(10), CONFIG, seed=0, rank=r, world_size=world_size, start=2)
             for r in range(world_size)
         ]
         return [set(torch.cat([next(s) for s in streams]).tolist()) for _ in range(6)]
@@ -137,15 +139,42 @@ def test_global_batch_does_not_depend_on_the_number_of_workers():
 
 
 def test_every_row_comes_once_per_epoch():
-    stream = rows_of_worker(10, CONFIG, seed=0, rank=0, world_size=1, start=0)
+    stream = rows_of_worker(torch.ones(10), CONFIG, seed=0, rank=0, world_size=1, start=0)
     drawn = torch.cat([next(stream) for _ in range(5)])
     assert sorted(drawn[:10].tolist()) == list(range(10))
     assert sorted(drawn[10:].tolist()) == list(range(10))
 
 
+def test_buckets_hold_samples_of_like_size():
+    sizes = torch.arange(64) % 8
+    config = replace(CONFIG, batch_size=4, bucket=16)
+    stream = rows_of_worker(sizes, config, seed=0, rank=0, world_size=1, start=0)
+    batches = [next(stream) for _ in range(32)]
+    for epoch in (batches[:16], batches[16:]):
+        assert sorted(torch.cat(epoch).tolist()) == list(range(64))
+        assert all(len(set(sizes[rows].tolist())) == 1 for rows in epoch)
+        means = [float(sizes[rows].double().mean()) for rows in epoch]
+        assert means != sorted(means)
+    assert [b.tolist() for b in batches[:16]] != [b.tolist() for b in batches[16:]]
+
+
+def test_a_start_replaces_the_weights_of_the_seed(tmp_path):
+    one, _ = go(tmp_path, Tiny(), "one")
+    config = replace(CONFIG, learning_rate=1e-30)
+    started, _ = go(tmp_path, Tiny(), "two", config=config, start_weights=one["weights"])
+    for name, value in one["weights"].items():
+        torch.testing.assert_close(started["weights"][name], value)
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("steps", 0), ("precision", "half"), ("num_workers", 9), ("learning_rate", -1.0)],
+    [
+        ("steps", 0),
+        ("bucket", -1),
+        ("precision", "half"),
+        ("num_workers", 9),
+        ("learning_rate", -1.0),
+    ],
 )
 def test_bad_numbers_are_refused(name, value):
     numbers = {"steps": 1, "batch_size": 4, name: value}

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, final
 
@@ -12,6 +11,7 @@ from torch import nn
 from orbitdiff.batch import Batch
 from orbitdiff.data.crystals import Crystal, to_structure
 from orbitdiff.errors import BadInput, CheckpointError, MissingExtra
+from orbitdiff.inference.demo import demo_checkpoint
 from orbitdiff.nn.cspnet import CSPNetConfig
 from orbitdiff.objective import Objective
 from orbitdiff.orbit.base import EstimatorSpec
@@ -19,7 +19,7 @@ from orbitdiff.samplers.config import SamplerConfig, build_sampler
 from orbitdiff.tasks.crystals import KernelConfig, build_network, build_objective
 from orbitdiff.training import checkpoint as store
 
-__all__ = ["CrystalModel", "demo_checkpoint", "generate_crystals", "parse_formula"]
+__all__ = ["CrystalModel", "generate_crystals", "parse_formula"]
 
 LARGEST_CELL = 64
 """Atoms per cell that `generate` accepts; the networks are trained on at most 20."""
@@ -108,11 +108,6 @@ class CrystalModel:
             )
             for row, count in enumerate(counts)
         ]
-
-
-def demo_checkpoint() -> Path:
-    """Folder of the small model that the package ships (labelled demo in its config)."""
-    return Path(str(files("orbitdiff") / "resources" / "crystals_demo"))
 
 
 def parse_formula(formula: str) -> list[int]:

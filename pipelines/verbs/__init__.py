@@ -1,0 +1,1 @@
+"""Verbs of the command line that work on a user's own input."""

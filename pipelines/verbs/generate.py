@@ -1,0 +1,91 @@
+"""`orbitdiff generate TASK`: draw samples for a user's own input, as native files."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from orbitdiff.errors import BadInput
+from pipelines.stages.conformers.build import read_smiles
+from pipelines.verbs.options import CheckpointName, Seed, choose, known_task
+
+__all__ = ["generate"]
+
+
+def generate(
+    task: str,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder (crystals) or .sdf file.")],
+    formula: Annotated[str, typer.Option(help="crystals: atoms of a cell, as BaTiO3.")] = "",
+    smiles: Annotated[str, typer.Option(help="conformers: one molecule, such as CCO.")] = "",
+    file: Annotated[
+        Path | None, typer.Option(help="conformers: .smi or .csv with a SMILES a line.")
+    ] = None,
+    n: Annotated[int, typer.Option("-n", help="Number of samples, of each molecule.")] = 8,
+    steps: Annotated[int, typer.Option(help="Sampler steps; default: the model's.")] = 0,
+    checkpoint: CheckpointName = "",
+    seed: Seed = 0,
+) -> None:
+    """Draw structures of a composition (CIF files) or conformers of molecules (SDF)."""
+    known_task(task, ("crystals", "conformers"))
+    if steps < 0:
+        raise BadInput(f"expected --steps of at least 1, got {steps}")
+    if task == "crystals":
+        if not formula:
+            raise BadInput("expected --formula, such as --formula BaTiO3")
+        write_crystals(formula, n, out, checkpoint=checkpoint, seed=seed, steps=steps or None)
+        return
+    if bool(smiles) == (file is not None):
+        raise BadInput("expected either --smiles or --file")
+    names = [smiles] if file is None else read_smiles(file)
+    write_conformers(names, n, out, checkpoint=checkpoint, seed=seed, steps=steps or None)
+
+
+def write_crystals(
+    formula: str, n: int, out: Path, *, checkpoint: str, seed: int, steps: int | None
+) -> None:
+    """Draw structures of a composition and write CIF files into a folder."""
+    from orbitdiff.inference.crystals import generate_crystals
+
+    folder = choose(checkpoint, "crystals").folder
+    structures = generate_crystals(formula, n, checkpoint=folder, seed=seed, steps=steps)
+    out.mkdir(parents=True, exist_ok=True)
+    for index, structure in enumerate(structures):
+        structure.to(str(out / f"{formula}_{index}.cif"), fmt="cif")
+    typer.echo(f"wrote {len(structures)} CIF files to {out}")
+
+
+def write_conformers(
+    names: list[str], n: int, out: Path, *, checkpoint: str, seed: int, steps: int | None
+) -> None:
+    """Draw conformers of molecules and write one SDF; molecules that cannot be used are named."""
+    from tqdm import tqdm
+
+    from orbitdiff.data.ensembles import write_ensembles
+    from orbitdiff.data.molecule_graph import graph_of_smiles
+    from orbitdiff.inference.conformers import draw_ensembles
+
+    if not str(out).endswith((".sdf", ".sdf.gz")):
+        raise BadInput(f"expected --out with the ending .sdf or .sdf.gz, got {out}")
+    usable, refused = [], []
+    for name in names:
+        try:
+            graph_of_smiles(name)
+            usable.append(name)
+        except BadInput as error:
+            refused.append(str(error))
+    if not usable:
+        raise BadInput(refused[0])
+    for line in refused:
+        typer.echo(f"left out: {line}", err=True)
+    folder = choose(checkpoint, "conformers").folder
+    with tqdm(total=len(usable) * n, desc="conformers", leave=False) as bar:
+        drawn = draw_ensembles(
+            usable, n, checkpoint=folder, seed=seed, steps=steps,
+            progress=lambda done, total: bar.update(done - bar.n),
+        )  # fmt: skip
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_ensembles(drawn, out)
+    typer.echo(
+        f"wrote {len(usable) * n} conformers of {len(usable)} molecules to {out}"
+        + (f"; {len(refused)} left out" if refused else "")
+    )

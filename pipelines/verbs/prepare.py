@@ -1,0 +1,58 @@
+"""`orbitdiff prepare TASK`: a user's own data to parquet shards, with what was left out and why."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from orbitdiff.errors import BadInput
+from pipelines.verbs.options import Seed, known_task
+
+__all__ = ["prepare"]
+
+LARGEST = {"crystals": 20, "conformers": 40}
+"""Atoms of a sample, unless --max-atoms says otherwise."""
+
+LISTS = (".smi", ".txt", ".csv")
+
+
+def prepare(
+    task: str,
+    source: Annotated[
+        Path,
+        typer.Option(
+            "--from",
+            help="crystals: csv, csv.gz or a folder of CIF files. conformers: SDF or JSON lines; a "
+            "list of SMILES (.smi, .csv), whose conformers are searched; GEOM's rdkit_folder or "
+            "msgpack.",
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder to write.")],
+    max_atoms: Annotated[int, typer.Option(help="Larger samples are rejected.")] = 0,
+    level: Annotated[
+        str, typer.Option(help="conformers from SMILES: etkdg, mmff or xtb (GFN2).")
+    ] = "mmff",
+    seed: Seed = 0,
+) -> None:
+    """Prepare your own data: parquet shards, rejected.csv, manifest.json."""
+    from pipelines.assemble import make_executor
+
+    known_task(task, tuple(LARGEST))
+    most = max_atoms or LARGEST[task]
+    if most < 1:
+        raise BadInput(f"expected --max-atoms of at least 1, got {max_atoms}")
+    executor = make_executor()
+    if task == "crystals":
+        from pipelines.stages.crystals.prepare import prepare_own
+
+        prepare_own(source, out, max_atoms=most, seed=seed, executor=executor)
+        return
+    from pipelines.stages.conformers import prepare as conformers
+
+    if [suffix for suffix in source.suffixes if suffix != ".gz"][-1:] in ([s] for s in LISTS):
+        from pipelines.stages.conformers.build import ENSEMBLES, build_ensembles
+
+        searched = out.with_name(f"{out.name}-ensembles")
+        build_ensembles(source, searched, level=level, executor=executor, seed=seed)
+        source = searched / ENSEMBLES
+    conformers.prepare_own(source, out, max_atoms=most, seed=seed, executor=executor)
