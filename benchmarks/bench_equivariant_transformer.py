@@ -1,8 +1,7 @@
 """Training throughput of the dense equivariant transformer against the same layer with edge lists.
 
 One step is forward and backward on a batch of 64 molecules with the sizes of QM9 (15 to 21 atoms,
-18 on average, two stereocentres), with one set of weights; bar: at least 2 times. The edge lists
-are read from the same dense batch, which takes them under a hundredth of a step.
+18 on average, two stereocentres), with one set of weights; bar: at least 2 times.
 Writes results/equivariant_transformer_{cpu,cuda}.json.
 """
 

@@ -79,19 +79,11 @@ class EdgeListTransformer(nn.Module):
         return part.out(functional.silu(h + part.time(time)[graph]))
 
     def stereo(self, x, positions, cond, place):
-        """Scalars and vectors of one stereocentre after another."""
+        """Scalars and vectors with those of the stereocentres added."""
         part, v = self.net.stereo, x.new_zeros(len(x), 3, x.shape[1])
-        rows, labels, samples = [], [], cond["stereo"].tolist()
-        for row, (centres, signs) in enumerate(
-            zip(samples, cond["stereo_sign"].tolist(), strict=True)
-        ):
-            for centre, sign in zip(centres, signs, strict=True):
-                if sign:
-                    rows.append(place[row, centre])
-                    labels.append(sign)
-        if not rows:
-            return x, v
-        atoms, label = torch.stack(rows), torch.tensor(labels).to(x)[:, None]
+        real = cond["stereo_sign"] != 0
+        atoms = place.gather(1, cond["stereo"].flatten(1)).view_as(cond["stereo"])[real]
+        label = cond["stereo_sign"][real, None]
         corner = positions[atoms[:, 1:]]
         size = (corner - corner.mean(1, keepdim=True)).square().sum((1, 2)) / 4 + 0.01
         corner = corner / size.sqrt()[:, None, None]
@@ -126,13 +118,15 @@ class EdgeListTransformer(nn.Module):
         logits = product.sum(-1) / math.sqrt(width) + bias
         weights = SHARE * functional.silu(logits)
 
-        def spread(gate):
-            return (weights * gate).repeat_interleave(width, dim=1)
+        def spread(values, gate):
+            split = values.view(*values.shape[:-1], heads, width)
+            gate = (weights * gate).view(len(gate), *(1,) * (values.dim() - 2), heads, 1)
+            return (split * gate).view_as(values)
 
-        scalar = scalar[source] * spread(to_scalar)
+        scalar = spread(scalar[source], to_scalar)
         scalar = torch.zeros_like(x).index_add(0, target, scalar)
-        along = (vector[source] * spread(to_direction))[:, None] * direction[..., None]
-        vector = along + v_in[source] * spread(to_vector)[:, None]
+        along = spread(vector[source], to_direction)[:, None] * direction[..., None]
+        vector = along + spread(v_in[source], to_vector)
         vector = torch.zeros_like(v).index_add(0, target, vector)
 
         left, right = part.vector_in(v_in + vector).chunk(2, -1)
