@@ -5,7 +5,9 @@ from pipelines.params import Params
 
 __all__ = ["STAGES", "stages_of"]
 
-STAGES = ("fetch", "prepare", "train", "sample", "evaluate", "steps", "calls", "report", "toy")
+STAGES = (
+    "fetch", "prepare", "train", "sample", "evaluate", "steps", "calls", "baseline", "report", "toy",
+)  # fmt: skip
 
 
 def stages_of(params: Params, task: str, preset: str) -> list[tuple[str, list[str]]]:
@@ -31,6 +33,10 @@ def stages_of(params: Params, task: str, preset: str) -> list[tuple[str, list[st
         curves = [f"{curve}@{run}" for curve in ("steps", "calls") if run in params.curves(curve)]
         stages.update((curve, [prepared, train]) for curve in curves)
         shown += [evaluate, *curves]
+    for name, about in (params.raw.get("baselines") or {}).items():
+        if (about["task"], about["preset"]) == (task, preset):
+            stages[f"baseline@{name}"] = [prepared]
+            shown.append(f"baseline@{name}")
     stages[f"report_{task}@{preset}"] = [prepared, *shown]
     return list(stages.items())
 

@@ -37,6 +37,9 @@ def stage_paths(
         case "steps" | "calls":
             curve = results / "curves" / f"{run}-{stage}.json"
             return {"data": data, "model": model}, {"curve": curve}
+        case "baseline":
+            made = root / "samples" / f"{preset}-{dataset}-etkdg"
+            return {"data": data}, {"results": results / "baseline", "samples": made}
         case "report":
             inputs = {"results": results, "data": data, "samples": root / "samples"}
             outputs = {"report": root / "reports" / task / preset}

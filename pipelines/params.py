@@ -19,7 +19,9 @@ from orbitdiff.tasks.base import CONFIGS, config_type
 
 __all__ = ["Params", "RunParams", "load"]
 
-SECTIONS = ("versions", "builds", "finetunes", "steps", "calls", "datasets", "reports")
+SECTIONS = (
+    "versions", "builds", "finetunes", "steps", "calls", "baselines", "datasets", "reports",
+)  # fmt: skip
 
 
 @final

@@ -33,7 +33,7 @@ def run(
     inputs : mapping
         `data` (prepared folder).
     outputs : mapping
-        `results`: metrics.json, per_sample.csv, samples.sdf.gz.
+        `results`: metrics.json, per_sample.csv; `samples`: samples.sdf.gz.
     executor : Executor
         Embeds molecules in parallel.
     tracker : Tracker
@@ -46,7 +46,8 @@ def run(
     result.summary["num_test"] = len(test)
     folder = outputs["results"]
     write_results(folder, result, thresholds=params.settings.evaluate.thresholds)
-    write_ensembles(generated.values(), folder / "samples.sdf.gz")
+    outputs["samples"].mkdir(parents=True, exist_ok=True)
+    write_ensembles(generated.values(), outputs["samples"] / "samples.sdf.gz")
     with recorded(tracker, params, "baseline", data=inputs["data"], name="etkdg") as tracked:
         summary = result.summary
         tracked.metrics({k: v for k, v in summary.items() if isinstance(v, int | float)})
