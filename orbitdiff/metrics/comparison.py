@@ -5,7 +5,17 @@ from collections.abc import Mapping, Sequence
 from statistics import mean, stdev
 from typing import Any
 
-__all__ = ["arm_rows", "last_validation", "paired", "spread", "steps_to_reach"]
+__all__ = [
+    "arm_rows",
+    "by_arm",
+    "distance_by_level",
+    "last_validation",
+    "last_validations",
+    "mean_while_training",
+    "paired",
+    "spread",
+    "steps_to_reach",
+]
 
 Run = Mapping[str, Any]
 """{"metrics": content of metrics.json, "history": records of history.jsonl}."""
@@ -26,6 +36,34 @@ def last_validation(history: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] |
     """Return the last validation record, None where there is none."""
     found = [record for record in of_kind(history, "validation") if "distance_mean" in record]
     return found[-1] if found else None
+
+
+def last_validations(seeds: Mapping[int, Run]) -> list[Mapping[str, Any]]:
+    """Last validation record of each seed that has one."""
+    last = (last_validation(found["history"]) for found in seeds.values())
+    return [record for record in last if record is not None]
+
+
+def distance_by_level(records: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Spread over seeds of the distance at each noise level that all records have.
+
+    Parameters
+    ----------
+    records : sequence of validation records
+        At least one, one per seed.
+    """
+    return {
+        level: spread([record["distance"][level] for record in records])
+        for level in records[0].get("distance", {})
+        if all(level in record["distance"] for record in records)
+    }
+
+
+def mean_while_training(seeds: Mapping[int, Run], key: str) -> float | None:
+    """Mean of a figure of the training records over all seeds, None where no record has it."""
+    train = [record for found in seeds.values() for record in of_kind(found["history"], "train")]
+    known = [record[key] for record in train if key in record]
+    return mean(known) if known else None
 
 
 def steps_to_reach(history: Sequence[Mapping[str, Any]], level: float) -> int | None:
@@ -63,6 +101,21 @@ def paired(differences: Sequence[float]) -> dict[str, Any]:
     return {"mean": mean(differences), "standard_error": error, "seeds": count}
 
 
+def by_arm(runs: Mapping[str, Run]) -> dict[str, dict[int, Run]]:
+    """Runs of each estimator by seed.
+
+    Parameters
+    ----------
+    runs : mapping of run name to {"metrics": ..., "history": ...}
+        `metrics` names estimator and seed under `run`.
+    """
+    arms: dict[str, dict[int, Run]] = {}
+    for found in runs.values():
+        about = found["metrics"]["run"]
+        arms.setdefault(about["estimator"], {})[about["seed"]] = found
+    return arms
+
+
 def arm_rows(runs: Mapping[str, Run]) -> list[dict[str, Any]]:
     """One row per estimator; what no run of it has is left out of the row.
 
@@ -77,10 +130,7 @@ def arm_rows(runs: Mapping[str, Run]) -> list[dict[str, Any]]:
         `distance_by_sigma`, `step_seconds`, `ess`, and against plain of the same seed:
         `paired_distance`, `paired_match_rate`, `steps_to_plain`.
     """
-    arms: dict[str, dict[int, Run]] = {}
-    for found in runs.values():
-        about = found["metrics"]["run"]
-        arms.setdefault(about["estimator"], {})[about["seed"]] = found
+    arms = by_arm(runs)
     order = sorted(arms, key=lambda name: name != BASELINE)
     return [_row(name, arms[name], arms.get(BASELINE, {})) for name in order]
 
@@ -92,21 +142,14 @@ def _row(name: str, seeds: Mapping[int, Run], plain: Mapping[int, Run]) -> dict[
         known = [value for value in values if value is not None]
         if known:
             row[metric] = spread(known)
-    last = {seed: last_validation(found["history"]) for seed, found in seeds.items()}
-    final = {seed: record for seed, record in last.items() if record is not None}
+    final = last_validations(seeds)
     if final:
-        row["distance"] = spread([record["distance_mean"] for record in final.values()])
-        levels = next(iter(final.values())).get("distance", {})
-        row["distance_by_sigma"] = {
-            level: spread([record["distance"][level] for record in final.values()])
-            for level in levels
-            if all(level in record["distance"] for record in final.values())
-        }
-    train = [record for found in seeds.values() for record in of_kind(found["history"], "train")]
+        row["distance"] = spread([record["distance_mean"] for record in final])
+        row["distance_by_sigma"] = distance_by_level(final)
     for target, source in (("step_seconds", "step_seconds"), ("ess", "ess_frac")):
-        known = [record[source] for record in train if source in record]
-        if known:
-            row[target] = mean(known)
+        found = mean_while_training(seeds, source)
+        if found is not None:
+            row[target] = found
     if name != BASELINE:
         row.update(_against(seeds, plain))
     return row

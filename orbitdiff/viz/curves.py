@@ -1,6 +1,6 @@
 """Static figures: validation distance by steps and noise level, ESS, calls of the network."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +12,26 @@ from orbitdiff.viz.style import arm_colour, arm_label, figure_file, plain_axes
 __all__ = [
     "calls_curve",
     "distance_by_level",
+    "empty",
     "ess_by_level",
     "learning_curves",
+    "level_bars",
+    "log_values",
     "match_rate_by_steps",
+    "seed_lines",
+    "validations",
 ]
 
 History = Sequence[Mapping[str, Any]]
+Look = Callable[[str], tuple[str, str]]
+"""Colour and label of an arm."""
+
 DISTANCE = "mean-square distance to the exact\ntranslation × permutation target"
+
+
+def shared_look(arm: str) -> tuple[str, str]:
+    """Colour and label as all figures of the estimators have them."""
+    return arm_colour(arm), arm_label(arm)
 
 
 def canvas(*, width: float = 7.6, height: float = 4.3) -> tuple[Any, Any]:
@@ -92,21 +105,30 @@ def match_rate_by_steps(
     return figure_file(figure, path)
 
 
-def seed_lines(axes: Any, arms: Mapping[str, Sequence[Mapping[int, float]]]) -> bool:
-    """Draw values by step: thin lines per seed, thick their mean; False where there are none."""
+def seed_lines(
+    axes: Any, arms: Mapping[str, Sequence[Mapping[int, float]]], *, look: Look = shared_look
+) -> bool:
+    """Draw values by step: thin lines per seed, thick their mean; False where there are none.
+
+    Parameters
+    ----------
+    axes : matplotlib axes
+    arms : mapping of arm to {step: value} of each seed
+    look : callable
+    """
     drawn = False
     for name, seeds in arms.items():
         lines = [line for line in seeds if line]
         if not lines:
             continue
         drawn = True
-        tone = arm_colour(name)
+        tone, title = look(name)
         for line in lines:
             axes.plot(*zip(*sorted(line.items()), strict=True), color=tone, lw=0.9, alpha=0.45)
         shared = sorted(set.intersection(*(set(line) for line in lines)))
         means = [float(np.mean([line[step] for line in lines])) for step in shared]
         many = f"{len(lines)} seeds" if len(lines) > 1 else "1 seed"
-        axes.plot(shared, means, color=tone, lw=2.2, label=f"{arm_label(name)} ({many})",
+        axes.plot(shared, means, color=tone, lw=2.2, label=f"{title} ({many})",
                   marker="o" if len(shared) < 3 else None)  # fmt: skip
     axes.set_xlabel("training steps")
     if drawn:
@@ -124,6 +146,35 @@ def distance_by_level(arms: Mapping[str, Sequence[History]], path: Path) -> Path
         PNG.
     """
     figure, axes = canvas()
+    levels = level_bars(axes, arms, shift=1.025)
+    axes.set_xlabel("noise level σ of the fractional coordinates (fractions of a period)")
+    axes.set_ylabel(DISTANCE)
+    if levels:
+        log_levels(axes, levels)
+        log_values(axes)
+        axes.legend(frameon=False)
+    else:
+        empty(axes, "no run has a validation record by noise level")
+    return figure_file(figure, path)
+
+
+def level_bars(
+    axes: Any,
+    arms: Mapping[str, Sequence[History]],
+    *,
+    shift: float = 1.0,
+    look: Look = shared_look,
+) -> list[float]:
+    """Draw the last distance by level with bars from min to max of the seeds; the levels drawn.
+
+    Parameters
+    ----------
+    axes : matplotlib axes
+    arms : mapping of arm to the histories of its seeds
+    shift : float
+        Factor between the levels of neighbouring arms, so that their bars stand side by side.
+    look : callable
+    """
     known = {
         name: [validations(history)[-1]["distance"] for history in histories if
                validations(history) and validations(history)[-1].get("distance")]
@@ -131,22 +182,15 @@ def distance_by_level(arms: Mapping[str, Sequence[History]], path: Path) -> Path
     }  # fmt: skip
     known = {name: finals for name, finals in known.items() if finals}
     for index, (name, finals) in enumerate(known.items()):
+        tone, title = look(name)
         levels = sorted(set.intersection(*(set(final) for final in finals)), key=float)
         values = np.array([[final[level] for level in levels] for final in finals])
-        x = np.array([float(level) for level in levels]) * 1.025 ** (index - len(known) / 2)
+        x = np.array([float(level) for level in levels]) * shift ** (index - len(known) / 2)
         centre = values.mean(0)
         bars = np.stack([centre - values.min(0), values.max(0) - centre])
         axes.errorbar(x, centre, yerr=bars if len(finals) > 1 else None, fmt="o-", ms=4.5, lw=1.6,
-                      capsize=2.5, color=arm_colour(name), label=arm_label(name))  # fmt: skip
-    axes.set_xlabel("noise level σ of the fractional coordinates (fractions of a period)")
-    axes.set_ylabel(DISTANCE)
-    if known:
-        log_levels(axes, sorted({float(level) for finals in known.values() for level in finals[0]}))
-        log_values(axes)
-        axes.legend(frameon=False)
-    else:
-        empty(axes, "no run has a validation record by noise level")
-    return figure_file(figure, path)
+                      capsize=2.5, color=tone, label=title)  # fmt: skip
+    return sorted({float(level) for finals in known.values() for level in finals[0]})
 
 
 def ess_by_level(arms: Mapping[str, Mapping[str, Any]], path: Path) -> Path:

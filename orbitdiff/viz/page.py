@@ -2,11 +2,15 @@
 
 import base64
 import html
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-__all__ = ["Figure", "Table", "html_page", "markdown_table"]
+__all__ = ["NOTHING", "Figure", "Headings", "Table", "html_page", "markdown_table", "plus_minus"]
+
+NOTHING = "–"
+"""What a table writes where there is no number."""
 
 STYLE = """
 :root{color-scheme:light}
@@ -50,6 +54,37 @@ class Figure:
     wide: bool = False
 
 
+@dataclass(frozen=True)
+class Headings:
+    """What stands above the pictures, above and below the interactive view, above the curves."""
+
+    pictures: str = "Generated against true cells"
+    view: str = "Turn the cells"
+    view_note: str = (
+        "True cell left, generated cell right: drag to turn, scroll to zoom, choose a crystal in "
+        "the menu."
+    )
+    curves: str = "Training and estimators"
+
+
+def plus_minus(value: Mapping[str, Any] | None, key: str = "std", digits: int = 4) -> str:
+    """Cell of a mean and its error; with `standard_error` the mean is a difference with a sign.
+
+    Parameters
+    ----------
+    value : mapping with "mean" and the error, None for an empty cell
+        From `spread` or `paired`.
+    key : str
+        Name of the error; an error of None is left out.
+    digits : int
+    """
+    if value is None:
+        return NOTHING
+    sign = "+" if key == "standard_error" else ""
+    error = "" if value[key] is None else f" ± {value[key]:.{digits}f}"
+    return f"{value['mean']:{sign}.{digits}f}{error}"
+
+
 def markdown_table(table: Table) -> str:
     """Return a table as markdown, its caption above."""
     lines = [table.caption, "", "| " + " | ".join(table.head) + " |"]
@@ -68,6 +103,7 @@ def html_page(
     notes: Sequence[str],
     figures: Sequence[Figure],
     view: str = "",
+    headings: Headings | None = None,
 ) -> str:
     """Return the page.
 
@@ -79,15 +115,17 @@ def html_page(
         Shown in this order; figure files are embedded.
     view : str
         HTML fragment of an interactive view with its scripts inline.
+    headings : Headings, optional
+        Default: those of crystals.
     """
+    said = headings or Headings()
     wide = "".join(_figure(figure) for figure in figures if figure.wide)
     narrow = "".join(_figure(figure) for figure in figures if not figure.wide)
     items = "".join(f"<li>{html.escape(note)}</li>" for note in notes)
     first, rest = tables[:1], tables[1:]
     interactive = (
-        "<h2>Turn the cells</h2><section>"
-        f"{view}<p class='lead'>True cell left, generated cell right: drag to turn, scroll to "
-        "zoom, choose a crystal in the menu.</p></section>"
+        f"<h2>{html.escape(said.view)}</h2><section>"
+        f"{view}<p class='lead'>{html.escape(said.view_note)}</p></section>"
         if view
         else ""
     )
@@ -98,9 +136,9 @@ def html_page(
         f"<header><h1>{html.escape(title)}</h1><p class='lead'>{html.escape(lead)}</p></header>"
         f"<section>{''.join(map(_table, first))}<ul class='notes'>{items}</ul></section>"
         + "".join(f"<section>{_table(table)}</section>" for table in rest)
-        + (f"<h2>Generated against true cells</h2>{wide}" if wide else "")
+        + (f"<h2>{html.escape(said.pictures)}</h2>{wide}" if wide else "")
         + interactive
-        + (f"<h2>Training and estimators</h2><div class='pair'>{narrow}</div>" if narrow else "")
+        + (f"<h2>{html.escape(said.curves)}</h2><div class='pair'>{narrow}</div>" if narrow else "")
         + "</main></body></html>\n"
     )
 

@@ -4,20 +4,10 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from orbitdiff.viz.page import Table
+from orbitdiff.viz.page import NOTHING, Table, plus_minus
 from orbitdiff.viz.style import arm_label
 
 __all__ = ["describe", "level_table", "main_table"]
-
-NOTHING = "–"
-
-
-def _pm(value: Mapping[str, Any] | None, key: str = "std", digits: int = 4) -> str:
-    if value is None:
-        return NOTHING
-    sign = "+" if key == "standard_error" else ""
-    error = "" if value[key] is None else f" ± {value[key]:.{digits}f}"
-    return f"{value['mean']:{sign}.{digits}f}{error}"
 
 
 def main_table(rows: Sequence[Mapping[str, Any]]) -> Table:
@@ -35,14 +25,14 @@ def main_table(rows: Sequence[Mapping[str, Any]]) -> Table:
         body.append([
             arm_label(row["estimator"]),
             str(len(row["seeds"])),
-            _pm(row.get("match_rate_all"), digits=3),
-            _pm(row.get("match_rate_valid"), digits=3),
-            _pm(row.get("rmse_all"), digits=3),
-            _pm(row.get("metre"), digits=3),
-            _pm(row.get("crmse_all"), digits=3),
-            _pm(row.get("distance")),
-            _pm(row.get("paired_distance"), "standard_error"),
-            _pm(row.get("paired_match_rate"), "standard_error", 3),
+            plus_minus(row.get("match_rate_all"), digits=3),
+            plus_minus(row.get("match_rate_valid"), digits=3),
+            plus_minus(row.get("rmse_all"), digits=3),
+            plus_minus(row.get("metre"), digits=3),
+            plus_minus(row.get("crmse_all"), digits=3),
+            plus_minus(row.get("distance")),
+            plus_minus(row.get("paired_distance"), "standard_error"),
+            plus_minus(row.get("paired_match_rate"), "standard_error", 3),
             ", ".join(reached) or NOTHING,
             f"{1e3 * row['step_seconds']:.1f}" if "step_seconds" in row else NOTHING,
             f"{row['ess']:.1f}" if "ess" in row else NOTHING,
@@ -55,7 +45,7 @@ def level_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     levels = list(dict.fromkeys(lvl for row in rows for lvl in row.get("distance_by_sigma", {})))
     body = [
         [arm_label(row["estimator"])]
-        + [_pm(row.get("distance_by_sigma", {}).get(level)) for level in levels]
+        + [plus_minus(row.get("distance_by_sigma", {}).get(level)) for level in levels]
         for row in rows
     ]
     head = ["estimator", *(f"σ = {level}" for level in levels)]
