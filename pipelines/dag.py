@@ -6,8 +6,17 @@ from pipelines.params import Params
 __all__ = ["STAGES", "stages_of"]
 
 STAGES = (
-    "fetch", "prepare", "train", "sample", "evaluate", "steps", "calls", "baseline", "report", "toy",
-)  # fmt: skip
+    "fetch",
+    "prepare",
+    "train",
+    "sample",
+    "evaluate",
+    "steps",
+    "calls",
+    "baseline",
+    "report",
+    "toy",
+)
 
 
 def stages_of(params: Params, task: str, preset: str) -> list[tuple[str, list[str]]]:

@@ -1,17 +1,17 @@
 """Trained models in MLflow: register a model folder, find the one that a name means."""
 
+import json
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlparse
 
 from orbitdiff.errors import BadInput, CheckpointError
+from pipelines.tracking.generators import GENERATORS
 
 __all__ = ["NEWEST", "folder_of_run", "register", "run_of_model", "training_runs"]
 
 NEWEST = "newest"
 """Alias of the version that was registered last."""
-REQUIREMENTS = ["orbitdiff[crystal]"]
-CODE = Path(__file__).with_name("pyfunc_model.py")
 
 
 def register(client: Any, uri: str, run_id: str, folder: Path, *, name: str) -> str:
@@ -24,7 +24,7 @@ def register(client: Any, uri: str, run_id: str, folder: Path, *, name: str) -> 
         Tracking URI.
     run_id : str
     folder : Path
-        Model folder: model.safetensors, config.json, checksums.json.
+        Model folder: model.safetensors, config.json (which names the task), checksums.json.
     name : str
         Name of the registered model; its alias `newest` moves to the new version.
     """
@@ -32,22 +32,25 @@ def register(client: Any, uri: str, run_id: str, folder: Path, *, name: str) -> 
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, Schema
 
+    generator = GENERATORS[json.loads((folder / "config.json").read_text())["task"]]
     inputs = Schema(
         [
-            ColSpec("string", "formula"),
+            ColSpec("string", generator.described_by),
             ColSpec("long", "n", required=False),
             ColSpec("long", "seed", required=False),
         ]
     )
-    outputs = Schema([ColSpec("string", "formula"), ColSpec("string", "cif")])
+    outputs = Schema(
+        [ColSpec("string", generator.described_by), ColSpec("string", generator.gives)]
+    )
     mlflow.set_tracking_uri(uri)
     with mlflow.start_run(run_id=run_id):
         info = mlflow.pyfunc.log_model(
             name="generator",
-            python_model=str(CODE),
+            python_model=str(generator.code),
             artifacts={"model": str(folder)},
             signature=ModelSignature(inputs, outputs),
-            pip_requirements=REQUIREMENTS,
+            pip_requirements=[f"orbitdiff[{generator.extra}]"],
             registered_model_name=name,
         )
     version = str(info.registered_model_version)
