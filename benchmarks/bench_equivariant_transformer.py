@@ -19,7 +19,7 @@ from orbitdiff.nn.equivariant_transformer import (
 
 SIZES = {
     "cpu": EquivariantTransformerConfig(
-        hidden=80, layers=4, heads=8, pair_width=48, radial=32, time_dim=32
+        hidden=80, layers=4, heads=8, pair_width=32, radial=24, time_dim=48
     ),
     "paper": EquivariantTransformerConfig(),
 }

@@ -68,7 +68,7 @@ class EquivariantTransformerConfig:
     __pydantic_config__ = {"extra": "forbid"}
 
     hidden: int = 256
-    layers: int = 12
+    layers: int = 10
     heads: int = 16
     pair_width: int = 96
     radial: int = 64
