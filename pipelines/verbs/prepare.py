@@ -32,6 +32,10 @@ def prepare(
     level: Annotated[
         str, typer.Option(help="conformers from SMILES: etkdg, mmff or xtb (GFN2).")
     ] = "mmff",
+    split: Annotated[
+        Path | None, typer.Option(help="conformers from an rdkit_folder: GeoMol's split file.")
+    ] = None,
+    subset: Annotated[str, typer.Option(help="conformers from GEOM: qm9 or drugs.")] = "qm9",
     seed: Seed = 0,
 ) -> None:
     """Prepare your own data: parquet shards, rejected.csv, manifest.json."""
@@ -49,6 +53,11 @@ def prepare(
         return
     from pipelines.stages.conformers import prepare as conformers
 
+    if (source / subset).is_dir() or ".msgpack" in source.suffixes:
+        conformers.prepare_geom(
+            source, out, split=split, subset=subset, max_atoms=most, executor=executor
+        )
+        return
     if [suffix for suffix in source.suffixes if suffix != ".gz"][-1:] in ([s] for s in LISTS):
         from pipelines.stages.conformers.build import ENSEMBLES, build_ensembles
 

@@ -27,7 +27,7 @@ from pipelines.stages.fetch import RECIPE
 from pipelines.stages.prepared import RawSplits, RowKind, write_prepared
 from pipelines.stages.provenance import recorded
 
-__all__ = ["prepare_own", "run"]
+__all__ = ["prepare_geom", "prepare_own", "run"]
 
 MOLECULES = RowKind("conformers", molecule_schema, SCHEMA_VERSION, record_to_row, "broken row")
 TRAIN, TEST = "xtb_train.jsonl", "xtb_test.jsonl"
@@ -219,6 +219,63 @@ def prepare_own(source: Path, out: Path, *, max_atoms: int, seed: int, executor:
     write_prepared(RawSplits(rows, parse, about), out, kind=MOLECULES, executor=executor)
 
 
+def prepare_geom(
+    source: Path, out: Path, *, split: Path | None, subset: str, max_atoms: int, executor: Executor
+) -> None:
+    """Prepare GEOM as it is published: `rdkit_folder`, or the msgpack release.
+
+    Parameters
+    ----------
+    source : Path
+        Folder with `{subset}/*.pickle`, or `*.msgpack` (or `.tar.gz` of it).
+    out : Path
+        Folder to write; an earlier one is replaced only when all went well.
+    split : Path, optional
+        Split file of GeoMol (folder only); default 80/10/10 by SHA-256 of the SMILES.
+    subset : str
+        qm9 or drugs.
+    max_atoms : int
+    executor : Executor
+
+    Raises
+    ------
+    BadInput
+        No such files, files of the split missing, no accepted molecule, full disk.
+    """
+    from orbitdiff.data.geom import read_msgpack, read_rdkit_folder, read_split
+
+    refused: list[Rejected] = []
+    rows: dict[str, list[tuple[str, Any]]] = {part: [] for part in SPLITS}
+    if split is not None and not source.is_dir():
+        raise BadInput(f"a split file belongs to an rdkit_folder, {source} is none")
+    if split is not None:
+        for part, places in read_split(split).items():
+            found = read_rdkit_folder(source, quarantine=refused.append, subset=subset, rows=places)
+            rows[part] += [(one.smiles, one) for one in found]
+    else:
+        every = (
+            read_rdkit_folder(source, quarantine=refused.append, subset=subset)
+            if source.is_dir()
+            else read_msgpack(source, quarantine=refused.append)
+        )
+        for one in every:
+            rows[hash_split(one.smiles)].append((one.smiles, one))
+    # under names of their own, or several conformers of a molecule would count as duplicates
+    rows["train"] += [(f"refused {place}", (place, one)) for place, one in enumerate(refused)]
+    about = {
+        "dataset": source.name,
+        "sources": {} if source.is_dir() else {source.name: file_sha256(source)},
+        "split_rule": "80/10/10 by sha256 of the SMILES" if split is None else split.name,
+        "note": f"GEOM, {subset}",
+        "max_atoms": max_atoms,
+    }
+    parse = partial(accept_row, max_atoms=max_atoms)
+    write_prepared(RawSplits(rows, parse, about), out, kind=MOLECULES, executor=executor)
+
+
 def accept_row(row: tuple[str, Any], *, max_atoms: int) -> MoleculeRecord | Rejected:
-    """Check one (SMILES, Ensemble) with all its conformers."""
+    """Check one (SMILES, Ensemble) with all its conformers; what was refused stays refused."""
+    if isinstance(row[1], tuple):
+        refused: Rejected = row[1][1]
+        return refused
     return accept(row[1], max_atoms=max_atoms, max_conformers=len(row[1].coords))
