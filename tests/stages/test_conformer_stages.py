@@ -38,7 +38,7 @@ from pipelines.stages.conformers.prepare import parse_line, prepare_own
 SMILES = (
     "CCO", "CCC", "CC=O", "C#N", "CO", "CCN", "CC#N", "C1CC1", "OC=O", "NC=O", "CCF", "C=C",
     "CC(C)O", "C1CO1", "N", "O", "CCCO", "CN", "C[C@H](N)O", "C[C@@H](F)O", "FC=C", "CSC", "CCl",
-    "OO", "NN", "COC", "CNC", "C=O", "CC(=O)O", "OCCO",
+    "OO", "NN", "COC", "CNC", "C=O", "CC(=O)O", "OCCO", "C(F)CF",  # not canonical
 )  # fmt: skip
 LOCAL = {"executor": LocalExecutor(), "tracker": NullTracker()}
 TRAIN = TrainConfig(

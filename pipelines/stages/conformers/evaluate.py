@@ -68,7 +68,8 @@ def run(
     about = read_json(inputs["samples"] / "sampling.json", cure="run the sample stage again")
     test = MoleculeDataset.load(inputs["data"], "test")
     references = [record.ensemble for record in test.records[: about["num_test"]]]
-    generated = read_ensembles(inputs["samples"] / SAMPLES).ensembles
+    found = read_ensembles(inputs["samples"] / SAMPLES).ensembles.values()
+    generated = {one.smiles: one for one in found}
     strangers = sorted(set(generated) - {one.smiles for one in references})
     if strangers or not generated:
         raise BadInput(
