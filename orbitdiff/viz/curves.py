@@ -16,6 +16,7 @@ __all__ = [
     "ess_by_level",
     "learning_curves",
     "level_bars",
+    "log_levels",
     "log_values",
     "match_rate_by_steps",
     "seed_lines",

@@ -47,11 +47,12 @@ class Table:
 
 @dataclass(frozen=True)
 class Figure:
-    """A PNG file and what it shows; wide ones take the whole line."""
+    """A PNG file and what it shows: wide ones are pictures, broad curves take the whole line."""
 
     path: Path
     caption: str
     wide: bool = False
+    broad: bool = False
 
 
 @dataclass(frozen=True)
@@ -146,8 +147,9 @@ def html_page(
 def _figure(figure: Figure) -> str:
     data = base64.b64encode(figure.path.read_bytes()).decode()
     caption = html.escape(figure.caption)
+    style = ' style="grid-column:1/-1"' if figure.broad else ""
     return (
-        f'<figure><img alt="{caption}" src="data:image/png;base64,{data}">'
+        f'<figure{style}><img alt="{caption}" src="data:image/png;base64,{data}">'
         f"<figcaption>{caption}</figcaption></figure>"
     )
 
