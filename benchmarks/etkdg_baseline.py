@@ -47,6 +47,7 @@ def main() -> None:
     parser.add_argument("--validity", type=int, default=100)
     parser.add_argument("--out", type=Path, default=None, help="keep the conformers (jsonl.gz)")
     arguments = parser.parse_args()
+    torch.set_num_threads(1)
     state = hardware(torch.device("cpu"))
     truth = list(read_ensembles(arguments.file).ensembles.values())[: arguments.first]
     with ProcessPoolExecutor(arguments.processes) as pool, TemporaryDirectory() as folder:

@@ -1,5 +1,7 @@
 """Conformers by RDKit's ETKDGv3: the baseline that every table of conformers carries."""
 
+import math
+import time
 from typing import Any
 
 import numpy as np
@@ -17,9 +19,12 @@ MAX_TRIES = 200
 of them, at one or two milliseconds each."""
 
 MAX_SECONDS = 60
-"""Limit on the time of one molecule."""
+"""Limit on the time of one molecule; what was embedded until then is kept."""
 
-LARGEST_SEED = 2**31
+AT_ONCE = 16
+"""Conformers of one call: RDKit's own time limit throws away all conformers of its call."""
+
+LARGEST_SEED = 2**31 // (AT_ONCE + 1)
 """RDKit starts conformer k from (k + 1) * seed: seed 0 would give one conformer again and again."""
 
 
@@ -67,13 +72,19 @@ def etkdg_conformers(
     from rdkit.Chem import rdDistGeom
 
     chosen: Any = rdDistGeom.ETKDGv3()
-    drawn = torch.randint(1, LARGEST_SEED // (num + 1), (), generator=stream(seed, "etkdg", smiles))
-    chosen.randomSeed = int(drawn)
     chosen.maxIterations = max_tries
-    chosen.timeout = max_seconds
     chosen.numThreads = 1
-    embedded = Chem.Mol(molecule)
-    with rdBase.BlockLogs():
-        found = list(rdDistGeom.EmbedMultipleConfs(embedded, num, chosen))
-    coords = [embedded.GetConformer(number).GetPositions() for number in found]
-    return np.array(coords, dtype=np.float64).reshape(-1, embedded.GetNumAtoms(), 3)
+    generator = stream(seed, "etkdg", smiles)
+    end = time.monotonic() + max_seconds
+    coords: list[np.ndarray] = []
+    for start in range(0, num, AT_ONCE):
+        left = end - time.monotonic()
+        if left <= 0:
+            break
+        chosen.timeout = math.ceil(left)
+        chosen.randomSeed = int(torch.randint(1, LARGEST_SEED, (), generator=generator))
+        embedded = Chem.Mol(molecule)
+        with rdBase.BlockLogs():
+            rdDistGeom.EmbedMultipleConfs(embedded, min(AT_ONCE, num - start), chosen)
+        coords += [conformer.GetPositions() for conformer in embedded.GetConformers()]
+    return np.array(coords, dtype=np.float64).reshape(-1, molecule.GetNumAtoms(), 3)

@@ -128,12 +128,11 @@ def coverage(
         none = (0.0,) * len(thresholds)
         return Coverage(none, None, none, None)
     recall, precision = rmsd.min(0), rmsd.min(1)
-    kept = len(precision) / (len(precision) + missing)
+    below = np.array(thresholds)[:, None]
+    cov_r = (recall < below).mean(1)
+    cov_p = (precision < below).sum(1) / (len(precision) + missing)
     return Coverage(
-        tuple(float((recall < threshold).mean()) for threshold in thresholds),
-        float(recall.mean()),
-        tuple(float((precision < threshold).mean()) * kept for threshold in thresholds),
-        float(precision.mean()),
+        tuple(cov_r.tolist()), float(recall.mean()), tuple(cov_p.tolist()), float(precision.mean())
     )
 
 

@@ -65,10 +65,11 @@ def heavy_atoms(molecule: "Mol", *, max_matches: int = MAX_MATCHES) -> HeavyAtom
         raise MissingExtra.naming("rdkit", "mol") from error
 
     marked = Chem.Mol(molecule)
-    for atom in marked.GetAtoms():
-        atom.SetIntProp("place", atom.GetIdx())
+    for place in range(marked.GetNumAtoms()):
+        marked.GetAtomWithIdx(place).SetIntProp("place", place)
     heavy = Chem.RemoveHs(marked)
-    indices = np.array([atom.GetIntProp("place") for atom in heavy.GetAtoms()], dtype=np.int64)
+    kept = map(heavy.GetAtomWithIdx, range(heavy.GetNumAtoms()))
+    indices = np.array([atom.GetIntProp("place") for atom in kept], dtype=np.int64)
     pattern, either = _queries()
     query = Chem.RWMol(heavy)
     for terminal, centre in query.GetSubstructMatches(pattern):

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from orbitdiff.data.automorphisms import molecular_graph
 from orbitdiff.metrics.rmsd import HeavyAtoms, heavy_atoms
 from orbitdiff.typing import Bool, Float
 
@@ -45,17 +44,26 @@ def stereo_elements(molecule: "Mol") -> StereoElements:
     molecule : rdkit Mol
         With explicit hydrogens.
     """
-    from rdkit.Chem import BondStereo
+    from rdkit.Chem import BondStereo, ChiralType
 
-    centres = [(*around, centre)[:4] for centre, *around in molecular_graph(molecule).orientations]
+    centres, bonds, same_side = [], [], []
+    for number in range(molecule.GetNumAtoms()):
+        atom = molecule.GetAtomWithIdx(number)
+        tag = atom.GetChiralTag()
+        if tag in (ChiralType.CHI_TETRAHEDRAL_CW, ChiralType.CHI_TETRAHEDRAL_CCW):
+            around = [bond.GetOtherAtomIdx(number) for bond in atom.GetBonds()]
+            a, b, c, d = (*around, number)[:4]
+            clockwise = tag == ChiralType.CHI_TETRAHEDRAL_CW
+            centres.append((a, b, c, d) if clockwise else (b, a, c, d))
     together = (BondStereo.STEREOZ, BondStereo.STEREOCIS)
     apart = (BondStereo.STEREOE, BondStereo.STEREOTRANS)
-    bonds, same_side = [], []
-    for bond in molecule.GetBonds():
-        if bond.GetStereo() in together + apart:
+    for number in range(molecule.GetNumBonds()):
+        bond = molecule.GetBondWithIdx(number)
+        side = bond.GetStereo()
+        if side in together + apart:
             first, last = bond.GetStereoAtoms()
             bonds.append((first, bond.GetBeginAtomIdx(), bond.GetEndAtomIdx(), last))
-            same_side.append(bond.GetStereo() in together)
+            same_side.append(side in together)
     return StereoElements(
         np.array(centres, dtype=np.int64).reshape(-1, 4),
         np.array(bonds, dtype=np.int64).reshape(-1, 4),
@@ -87,10 +95,10 @@ def stereo_right(
         A conformer is the right stereoisomer where its row is all true.
     """
     centres, bonds, same_side = stereo_elements(molecule)
-    involved = np.unique(np.concatenate([centres.ravel(), bonds.ravel()]))
     best = np.zeros((len(coords), len(centres) + len(bonds)), dtype=bool)
     if not best.size:
         return best
+    involved = np.unique(np.concatenate([centres.ravel(), bonds.ravel()]))
     images = _images(molecule, involved, symmetries or heavy_atoms(molecule))
     for image in images:
         place = np.zeros(molecule.GetNumAtoms(), dtype=np.int64)
@@ -121,8 +129,7 @@ def _images(molecule: "Mol", atoms: np.ndarray, symmetries: HeavyAtoms) -> np.nd
     moved = heavy[permutations[:, row[bearer[atoms]]]]
     follows = bearer[atoms] != atoms
     moved[:, follows] = hydrogen[moved[:, follows]]
-    found: np.ndarray = np.unique(moved, axis=0)
-    return found
+    return moved if len(moved) == 1 else np.unique(moved, axis=0)
 
 
 def _volume(points: np.ndarray) -> np.ndarray:
@@ -133,8 +140,8 @@ def _volume(points: np.ndarray) -> np.ndarray:
 
 def _side(points: np.ndarray) -> np.ndarray:
     """Positive where the outer two of four points lie on one side of the axis of the inner two."""
-    first, begin, end, last = np.moveaxis(points, -2, 0)
-    axis = end - begin
-    across = np.cross(first - begin, axis), np.cross(last - end, axis)
-    side: np.ndarray = (across[0] * across[1]).sum(-1)
+    u, v = points[..., 0, :] - points[..., 1, :], points[..., 3, :] - points[..., 2, :]
+    axis = points[..., 2, :] - points[..., 1, :]
+    along = (u * axis).sum(-1) * (v * axis).sum(-1)
+    side: np.ndarray = (u * v).sum(-1) * np.square(axis).sum(-1) - along
     return side

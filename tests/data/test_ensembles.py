@@ -299,6 +299,12 @@ def test_etkdg_gives_up_on_a_strained_cage():
     assert etkdg_conformers(CAGE, 3, seed=0, max_tries=3).shape == (0, 19, 3)
 
 
+def test_etkdg_keeps_what_it_has_when_its_time_is_over():
+    found = etkdg_conformers("CCO", 10**6, seed=0, max_seconds=1)
+    assert 0 < len(found) < 10**6
+    assert found.shape[1:] == (9, 3)
+
+
 def test_etkdg_refuses_bad_input():
     with pytest.raises(BadInput, match="at least one"):
         etkdg_conformers("CCO", 0, seed=0)

@@ -33,7 +33,7 @@ def isomers(smiles):
     found = []
     flat = Chem.AddHs(Chem.MolFromSmiles(smiles))
     for labelled in EnumerateStereoisomers(flat):
-        rdDistGeom.EmbedMultipleConfs(labelled, 3, randomSeed=11)
+        rdDistGeom.EmbedMultipleConfs(labelled, 3, maxAttempts=20, randomSeed=11)
         if labelled.GetNumConformers():
             found.append(labelled)
     return found
