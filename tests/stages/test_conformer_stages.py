@@ -107,8 +107,8 @@ def test_results_name_sampler_note_and_every_molecule(finished: Path) -> None:
     assert metrics["note"] == "own data"
     assert metrics["posebusters_checked"] == 2
     assert len((finished / "results" / "per_sample.csv").read_text().splitlines()) == len(test) + 1
-    sdf = read_ensembles(finished / "samples" / "samples.sdf.gz").ensembles
-    assert set(sdf) == set(test.ids)
+    sdf = read_ensembles(finished / "samples" / "samples.sdf.gz").ensembles.values()
+    assert {one.smiles for one in sdf} == set(test.ids)
 
 
 def test_a_fine_tune_starts_from_the_source(finished: Path) -> None:
