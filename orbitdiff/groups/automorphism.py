@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from functools import lru_cache
 from math import prod
-from typing import final
+from typing import NamedTuple, final
 
 import torch
 
@@ -12,10 +12,42 @@ from orbitdiff.groups.graph import LabelledGraph, stabiliser_chain
 from orbitdiff.groups.permutation import LARGEST_TABLE, PermutationGroup
 from orbitdiff.typing import Int, Tensor
 
-__all__ = ["GraphAutomorphisms", "graph_automorphisms"]
+__all__ = ["Blocks", "GraphAutomorphisms", "graph_automorphisms"]
 
 
-@lru_cache(maxsize=2**16)
+class Blocks(NamedTuple):
+    """A subgroup as the direct product of blocks of elements that move disjoint sets of points.
+
+    Entry e is one element of one block, numbered through the blocks; row l says that
+    entry[l] takes image[l] to the place point[l].
+
+    Attributes
+    ----------
+    sizes : tuple of int
+        Elements of each block, the identity first; the subgroup has prod(sizes).
+    entry, point, image : (L,) int64
+    rest : (M, N) int64
+        Generators of the whole group that lie outside of the subgroup, and their inverses.
+    """
+
+    sizes: tuple[int, ...]
+    entry: Tensor
+    point: Tensor
+    image: Tensor
+    rest: Tensor
+
+    @property
+    def order(self) -> int:
+        """Number of elements of the subgroup."""
+        return prod(self.sizes)
+
+    @property
+    def partial(self) -> bool:
+        """Whether the subgroup is not the whole group."""
+        return self.rest.shape[0] > 0
+
+
+@lru_cache(maxsize=2**18)
 def graph_automorphisms(graph: LabelledGraph) -> "GraphAutomorphisms":
     """Find the symmetries of a graph, once for each graph.
 
@@ -60,11 +92,8 @@ class GraphAutomorphisms(PermutationGroup):
             raise BadInput("expected the identity first in each level")
         self.order = prod(len(level) for level in levels)
         self.factors = _factors(self.levels)
-        given = [level[1:] for level in self.levels]
-        both = [*given, *(self.inverse(level) for level in given)]
-        self.moves = (
-            torch.unique(torch.cat(both), dim=0) if given else torch.empty(0, num_points).long()
-        )
+        self.moves = self._generators(range(len(self.levels)))
+        self._blocks: dict[int, Blocks] = {}
 
     def elements(
         self, *, dtype: torch.dtype = torch.int64, device: torch.device | str = "cpu"
@@ -93,6 +122,22 @@ class GraphAutomorphisms(PermutationGroup):
         most : int
             At least 1.
         """
+        return self._products(self._chosen(most))
+
+    def blocks(self, most: int) -> Blocks:
+        """Return `subgroup(most)` by its blocks, which need no list of products.
+
+        Parameters
+        ----------
+        most : int
+            At least 1.
+        """
+        key = min(most, self.order)
+        if key not in self._blocks:
+            self._blocks[key] = self._blocks_of(self._chosen(most))
+        return self._blocks[key]
+
+    def _chosen(self, most: int) -> list[int]:
         room, chosen = max(1, most), []
         for factor in sorted(self.factors, key=self._size):
             kept: list[int] = []
@@ -102,7 +147,29 @@ class GraphAutomorphisms(PermutationGroup):
                 room //= len(self.levels[level])
                 kept.append(level)
             chosen += kept
-        return self._products(sorted(chosen))
+        return sorted(chosen)
+
+    def _blocks_of(self, chosen: Sequence[int]) -> Blocks:
+        here = torch.arange(self.num_points)
+        sizes: list[int] = []
+        rows = [torch.empty(3, 0, dtype=torch.int64)]
+        for block in _factors([self.levels[level] for level in chosen]):
+            lists = self._products([chosen[place] for place in block])
+            points = (lists != here).any(0).nonzero()[:, 0]
+            entry = torch.arange(sum(sizes), sum(sizes) + len(lists))
+            columns = entry[:, None].expand(-1, len(points)), points.expand(len(lists), -1)
+            rows.append(torch.stack([*columns, lists[:, points]]).flatten(1))
+            sizes.append(len(lists))
+        outside = [level for level in range(len(self.levels)) if level not in chosen]
+        entry, point, image = torch.cat(rows, 1)
+        return Blocks(tuple(sizes), entry, point, image, self._generators(outside))
+
+    def _generators(self, levels: Sequence[int]) -> Tensor:
+        """Elements of some levels and their inverses, without the identity."""
+        given = [self.levels[level][1:] for level in levels]
+        if not given:
+            return torch.empty(0, self.num_points, dtype=torch.int64)
+        return torch.unique(torch.cat([*given, *(self.inverse(g) for g in given)]), dim=0)
 
     def subset(self, num: int, *, generator: torch.Generator | None = None) -> Int[Tensor, "P N"]:
         """The identity and uniform draws: a random set that holds the true element.

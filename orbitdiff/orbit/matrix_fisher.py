@@ -35,8 +35,8 @@ __all__ = [
 MANY = 256
 """From this many matrices on, polynomials of F cost less than eigenvectors."""
 
-AT_ONCE = {False: 2**11, True: 2**17}
-"""Matrices of one pass on the CPU and on CUDA: below 20 MB and 500 MB of work space."""
+AT_ONCE = {False: 2**10, True: 2**17}
+"""Matrices of one pass on the CPU and on CUDA: below 10 MB and 500 MB of work space."""
 
 
 class OrthogonalMoments(NamedTuple):

@@ -6,15 +6,14 @@ tr(x_0^T Sigma^+ x_0) unchanged. Listed data points and permutations make a mixt
 posteriors.
 """
 
-import math
 from typing import NamedTuple
 
 import torch
 
+from orbitdiff.orbit.noise_density import NoiseDensity, noise_density
 from orbitdiff.orbit.rotation_checks import (
     check_numbers,
     check_permutations,
-    check_precision,
     check_shapes,
     per_sample,
 )
@@ -22,6 +21,9 @@ from orbitdiff.orbit.rotation_pruning import mixture_moments
 from orbitdiff.typing import Bool, Float, Int, Tensor
 
 __all__ = ["RotationPosterior", "rotation_posterior"]
+
+AT_ONCE = {False: 2**21, True: 2**27}
+"""Coordinates of listed images of one pass on the CPU and on CUDA: 16 MB and 1 GB."""
 
 
 class RotationPosterior(NamedTuple):
@@ -41,15 +43,6 @@ class RotationPosterior(NamedTuple):
     weights: Tensor
     reflection_probability: Tensor
     log_evidence: Tensor
-
-
-class _Noise(NamedTuple):
-    """The Gaussian density: precision times x_t, quadratic forms (B,), (B, P C), its log norm."""
-
-    whitened: Tensor
-    quadratic_t: Tensor
-    quadratic_0: Tensor
-    log_norm: Tensor
 
 
 @torch.no_grad()
@@ -134,29 +127,58 @@ def rotation_posterior(
         known = listed if permutation_mask is None else permutation_mask
         if checked:
             check_permutations(permutations, known, real)
-    images = _images(points, permutations)
-    if deviation is not None:
-        noise = _isotropic(noised, points, deviation, real, known.shape[1])
-    else:
-        assert precision is not None
-        noise = _over_atoms(noised, images, precision, real, checked)
-    cross = scale[:, None, None] * (noise.whitened.mT @ images)
-    cross = cross.unflatten(2, (-1, 3)).transpose(1, 2)
-    log_factor = (
-        _log_prior(points, log_prior, known) - 0.5 * (scale**2)[:, None] * noise.quadratic_0
+    density = noise_density(
+        noised, points, real, sigma=deviation, precision=precision, checked=checked
     )
+    prior = _log_prior(points, log_prior, known)
+    size = max(1, AT_ONCE[x_t.is_cuda] // max(1, known.shape[1] * points[0:1].numel()))
+    parts = []
+    for start in range(0, max(1, len(x_t)), size):
+        rows = slice(start, start + size)
+        lists = None if permutations is None else permutations[rows]
+        some = density.rows(rows)
+        parts.append(_mixture(points[rows], lists, scale[rows], some, prior[rows], reflections))
+    mean, rotation, weights, reflected, evidence = (
+        torch.cat(part).to(x_t.dtype) for part in zip(*parts, strict=True)
+    )
+    return RotationPosterior(
+        mean,
+        rotation if weights.shape[1] == 1 else None,
+        weights.unflatten(1, (known.shape[1], points.shape[1])).mT,
+        reflected,
+        evidence,
+    )
+
+
+def _mixture(
+    points: Tensor,
+    permutations: Tensor | None,
+    scale: Tensor,
+    density: NoiseDensity,
+    log_prior: Tensor,
+    reflections: bool,
+) -> tuple[Tensor, ...]:
+    """Mean, rotation of the first component, weights (B, P C), P(reflection), log evidence."""
+    images = _images(points, permutations)
+    if permutations is None:
+        quadratic = density.quadratic_0
+    elif density.precision is None:
+        quadratic = density.quadratic_0.repeat(1, permutations.shape[1])
+    else:
+        # a permutation need not commute with the precision
+        quadratic = (images * (density.precision @ images)).sum(1).unflatten(1, (-1, 3)).sum(-1)
+    cross = scale[:, None, None] * (density.whitened.mT @ images)
+    cross = cross.unflatten(2, (-1, 3)).transpose(1, 2)
+    log_factor = log_prior - 0.5 * (scale**2)[:, None] * quadratic
     found = mixture_moments(cross, log_factor, reflections=reflections)
     logits = found.log_constant + log_factor
     weights = torch.softmax(logits, 1)
-    mean = images @ (weights[..., None, None] * found.mean).mT.flatten(1, 2)
-    evidence = torch.logsumexp(logits, 1) - 0.5 * noise.quadratic_t + noise.log_norm
-    kind = x_t.dtype
-    return RotationPosterior(
-        mean.to(kind),
-        found.mean[:, 0].to(kind) if weights.shape[1] == 1 else None,
-        weights.unflatten(1, (known.shape[1], points.shape[1])).mT.to(kind),
-        (weights * found.reflected).sum(1).to(kind),
-        evidence.to(kind),
+    return (
+        images @ (weights[..., None, None] * found.mean).mT.flatten(1, 2),
+        found.mean[:, 0],
+        weights,
+        (weights * found.reflected).sum(1),
+        torch.logsumexp(logits, 1) - 0.5 * density.quadratic_t + density.log_norm,
     )
 
 
@@ -179,38 +201,3 @@ def _log_prior(points: Tensor, log_prior: Tensor | None, known: Tensor) -> Tenso
     listed = torch.where(known, 0.0, -torch.inf).double()
     data = torch.log_softmax(log_prior.double(), 1)
     return (data[:, None] + torch.log_softmax(listed, 1)[:, :, None]).flatten(1)
-
-
-def _isotropic(
-    noised: Tensor, points: Tensor, sigma: Tensor, real: Tensor, permutations: int
-) -> _Noise:
-    """Density with covariance sigma^2 I in 3n dimensions."""
-    rate = sigma**-2
-    return _Noise(
-        rate[:, None, None] * noised,
-        rate * noised.square().sum((1, 2)),
-        (rate[:, None] * points.square().sum((2, 3))).repeat(1, permutations),
-        1.5 * real.sum(1).double() * torch.log(rate / (2 * math.pi)),
-    )
-
-
-def _over_atoms(
-    noised: Tensor, images: Tensor, precision: Tensor, real: Tensor, checked: bool
-) -> _Noise:
-    """Density with precision Sigma^+ (x) I_3 in the 3(n - 1) centred dimensions."""
-    pairs = real[:, :, None] & real[:, None, :]
-    matrix = precision.double().masked_fill(~pairs, 0.0)
-    size = real.sum(1).clamp(min=1).double()
-    # the mean direction and padding get eigenvalue one, so that det is the pseudo-determinant
-    filled = matrix + pairs / size[:, None, None] + torch.diag_embed((~real).double())
-    factor, info = torch.linalg.cholesky_ex(filled)
-    if checked:
-        check_precision(matrix, info)
-    log_det = 2 * torch.log(torch.diagonal(factor, dim1=1, dim2=2)).sum(1)
-    whitened = matrix @ noised
-    return _Noise(
-        whitened,
-        (noised * whitened).sum((1, 2)),
-        (images * (matrix @ images)).sum(1).unflatten(1, (-1, 3)).sum(-1),
-        1.5 * (log_det - (size - 1) * math.log(2 * math.pi)),
-    )

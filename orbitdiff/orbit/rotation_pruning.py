@@ -8,9 +8,9 @@ import torch
 
 from orbitdiff.orbit.matrix_fisher import OrthogonalMoments, orthogonal_moments
 from orbitdiff.orbit.singular_values import Invariants, invariants
-from orbitdiff.typing import Float, Tensor
+from orbitdiff.typing import Float, Int, Tensor
 
-__all__ = ["SLACK", "log_constant_bound", "mixture_moments"]
+__all__ = ["SLACK", "log_constant_bound", "mixture_moments", "ragged_mixture_moments"]
 
 NEGLIGIBLE = 30.0
 """A component is dropped below exp(-30) of the largest weight."""
@@ -74,11 +74,42 @@ def mixture_moments(
         above = torch.maximum(above, log_constant_bound(known.of_mirror_image()))
     above = above + log_factor
     kept = above >= above.amax(1, keepdim=True) - (NEGLIGIBLE + SLACK)
+    return _moments_of_kept(cross, kept, known, reflections)
+
+
+def ragged_mixture_moments(
+    cross: Float[Tensor, "M 3 3"], log_factor: Float[Tensor, " M"], owner: Int[Tensor, " M"]
+) -> OrthogonalMoments:
+    """As `mixture_moments` over SO(3), for mixtures of unequal size one after the other.
+
+    Parameters
+    ----------
+    cross : (M, 3, 3)
+    log_factor : (M,)
+    owner : (M,)
+        Mixture of each component.
+
+    Returns
+    -------
+    OrthogonalMoments
+    """
+    if cross.is_cuda or len(cross) == 0:
+        return orthogonal_moments(cross)
+    known = invariants(cross)
+    above = log_constant_bound(known) + log_factor
+    best = torch.full_like(above, -torch.inf).scatter_reduce(0, owner, above, "amax")
+    kept = above >= best[owner] - (NEGLIGIBLE + SLACK)
+    return _moments_of_kept(cross, kept, known, reflections=False)
+
+
+def _moments_of_kept(
+    cross: Tensor, kept: Tensor, known: Invariants, reflections: bool
+) -> OrthogonalMoments:
     if bool(kept.all()):
         return orthogonal_moments(cross, reflections=reflections, known=known)
     found = orthogonal_moments(cross[kept], reflections=reflections, known=known.rows(kept))
-    log_constant = torch.full_like(log_factor, -torch.inf)
+    log_constant = torch.full_like(known.first, -torch.inf)
     log_constant[kept] = found.log_constant
-    mean, reflected = torch.zeros_like(cross), torch.zeros_like(log_factor)
+    mean, reflected = torch.zeros_like(cross), torch.zeros_like(known.first)
     mean[kept], reflected[kept] = found.mean, found.reflected
     return OrthogonalMoments(log_constant, mean, reflected)

@@ -126,6 +126,39 @@ def test_subgroups_are_groups(most):
             assert tuple(g[h].tolist()) in known
 
 
+@pytest.mark.parametrize("most", [1, 2, 6, 11, 100, 10_000, 40_000])
+def test_blocks_make_up_the_subgroup(most):
+    """Products of one element per block, each of which moves points of its own."""
+    group = graph_automorphisms(branches(4, 3))
+    blocks, listed = group.blocks(most), group.subgroup(most)
+    assert blocks.order == len(listed)
+    assert blocks.partial is (most < group.order)
+    found = torch.arange(17)[None]
+    start, moved = 0, torch.zeros(17, dtype=torch.bool)
+    for size in blocks.sizes:
+        tables = found.new_tensor(range(17)).repeat(size, 1)
+        mine = (blocks.entry >= start) & (blocks.entry < start + size)
+        tables[blocks.entry[mine] - start, blocks.point[mine]] = blocks.image[mine]
+        assert tables[0].tolist() == list(range(17))
+        points = torch.zeros(17, dtype=torch.bool)
+        points[blocks.point[mine]] = True
+        assert not bool((points & moved).any())
+        moved, start = moved | points, start + size
+        found = found[:, None].expand(-1, size, -1).gather(2, tables.expand(len(found), -1, -1))
+        found = found.flatten(0, 1)
+    assert {tuple(g) for g in found.tolist()} == {tuple(g) for g in listed.tolist()}
+    outside = {tuple(g) for g in blocks.rest.tolist()}
+    assert not outside.intersection(tuple(g) for g in listed.tolist())
+    assert {tuple(g.argsort().tolist()) for g in blocks.rest} == outside
+    if most == 100:
+        known = {tuple(range(17))}
+        new, steps = known, outside | {tuple(g) for g in listed[:7].tolist()}
+        while new:
+            new = {tuple(g[i] for i in h) for g in new for h in steps} - known
+            known |= new
+        assert len(known) == group.order
+
+
 def test_random_subsets_hold_the_identity():
     group = graph_automorphisms(branches(3, 3))
     found = group.subset(10, generator=torch.Generator().manual_seed(0))

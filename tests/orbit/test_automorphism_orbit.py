@@ -12,7 +12,13 @@ from orbitdiff.kernels import (
     Parametrization,
 )
 from orbitdiff.kernels.harmonic_prior import HarmonicPrior
-from orbitdiff.orbit import AutomorphismOrbit, OrbitContext, RotationOrbit
+from orbitdiff.orbit import (
+    AutomorphismOrbit,
+    OrbitContext,
+    RotationOrbit,
+    automorphism_orbit,
+    coset_chain,
+)
 from orbitdiff.testing import EstimatorContract
 
 KERNEL = GaussianKernel(GeometricSigma(0.05, 10.0))
@@ -160,14 +166,86 @@ def test_chain_is_unbiased_and_a_longer_one_is_better(sigma, harmonic):
     assert errors[2] < 0.75 * errors[0]
 
 
-def test_the_rule_and_its_chunks():
-    estimator = AutomorphismOrbit(KERNEL, max_enumerated=60)
-    chain = graph_automorphisms(CHAIN)
-    listed, sampled = estimator.plan((GROUP, chain, chain, GROUP))
-    assert (listed, sampled) == ([[1, 2]], [0, 3])
-    many = AutomorphismOrbit(KERNEL, max_enumerated=72).plan((GROUP,) * 1000)[0]
-    assert max(len(part) for part in many) * 72 <= 2**14
-    assert sorted(row for part in many for row in part) == list(range(1000))
+def test_passes_share_the_rows_out():
+    sizes = [9000, 9000, 40_000, 10, 20, 16_000, 1000]
+    found = [list(part) for part in coset_chain.passes(sizes)]
+    assert found == [[0], [1], [2], [3, 4, 5], [6]]
+    assert list(coset_chain.passes([])) == []
+
+
+@pytest.mark.parametrize("harmonic", [False, True])
+@pytest.mark.parametrize("components", [20, 150, 500])
+def test_passes_change_nothing(components, harmonic, monkeypatch):
+    kernel = HarmonicKernel(HarmonicPrior.from_bonds(bonds(TREE))) if harmonic else KERNEL
+    x_t, x_0, t = problem(kernel, 0.6, 5)
+    around = OrbitContext(automorphisms=(GROUP,) * 5)
+    expected = AutomorphismOrbit(kernel)(x_t, x_0, t, context=around)
+    monkeypatch.setattr(coset_chain, "COMPONENTS", components)
+    found = AutomorphismOrbit(kernel)(x_t, x_0, t, context=around)
+    torch.testing.assert_close(found.value, expected.value)
+    torch.testing.assert_close(found.info, expected.info)
+
+
+def test_many_conformers_leave_room_for_a_smaller_subgroup(monkeypatch):
+    """Elements x conformers of one molecule stay below the bound, too."""
+    x_t, x_0, t = problem(KERNEL, 0.6, 2)
+    sets = x_0[:, None].expand(-1, 20, -1, -1)
+    around = OrbitContext(automorphisms=(GROUP,) * 2, conformers=sets)
+    monkeypatch.setattr(automorphism_orbit, "COMPONENTS", 20 * 40)
+    sizes = []
+
+    def counted(clouds, blocks):
+        sizes.extend(block.order for block in blocks)
+        return coset_chain.CosetChain(clouds, blocks)
+
+    monkeypatch.setattr(automorphism_orbit, "CosetChain", counted)
+    AutomorphismOrbit(KERNEL)(x_t, x_0, t, context=around)
+    assert sizes == [36, 36]
+
+
+def test_an_empty_batch():
+    x_t, x_0, t = problem(KERNEL, 0.6, 2)
+    found = AutomorphismOrbit(KERNEL)(
+        x_t[:0], x_0[:0], t[:0], context=OrbitContext(automorphisms=())
+    )
+    assert found.value.shape == (0, 9, 3)
+    assert found.info.ess.shape == (0,)
+
+
+def test_a_covariance_that_the_automorphisms_change_is_refused():
+    """Springs of another graph: the weights of the automorphisms would need its quadratic form."""
+    other = bonds(TREE)
+    other[3, 8] = other[8, 3] = True
+    kernel = HarmonicKernel(HarmonicPrior.from_bonds(torch.stack([bonds(TREE), other])))
+    x_t, x_0, t = problem(kernel, 0.6, 2)
+    with pytest.raises(BadInput, match="sample 1: expected a covariance"):
+        AutomorphismOrbit(kernel)(x_t, x_0, t, context=OrbitContext(automorphisms=(GROUP,) * 2))
+
+
+@pytest.mark.parametrize("moves", [0, 3])
+def test_a_chain_over_conformers_is_unbiased(moves):
+    rows = 1500
+    x_t, x_0, t = problem(KERNEL, 0.6, rows)
+    generator = torch.Generator().manual_seed(5)
+    other = x_0 + 0.4 * torch.randn(x_0.shape, generator=generator, dtype=torch.float64)
+    sets = torch.stack([x_0, other - other.mean(1, keepdim=True)], 1)
+    # either of the two is the data point that made x_t, as the prior has it
+    first = torch.rand(rows, generator=generator) < 0.7
+    made = torch.where(first[:, None, None], sets[:, 0], sets[:, 1])
+    x_t = KERNEL.sample(made, t, generator=generator).x_t
+    prior = torch.tensor([0.7, 0.3]).double().log().expand(rows, -1)
+    shared = {"conformers": sets, "log_prior": prior}
+    lists = GROUP.elements().expand(rows, -1, -1)
+    exact = RotationOrbit(KERNEL)(
+        x_t, made, t, context=OrbitContext(permutations=lists, **shared)
+    ).value
+    estimator = AutomorphismOrbit(KERNEL, max_enumerated=10, moves=moves)
+    around = OrbitContext(automorphisms=(GROUP,) * rows, **shared)
+    found = estimator(x_t, made, t, context=around, generator=generator).value
+    direction = exact / exact.square().mean((1, 2), keepdim=True).sqrt()
+    along = (direction * (found - exact)).mean((1, 2))
+    assert float((found - exact).square().mean()) > 1e-4
+    assert abs(float(along.mean() / (along.std() / rows**0.5))) < 4
 
 
 def test_listed_and_sampled_rows_mix():

@@ -7,14 +7,11 @@ import torch
 
 from orbitdiff.errors import BadInput
 from orbitdiff.groups.rotation import O3, SO3
-from orbitdiff.kernels import (
-    Parametrization,
-)
-from orbitdiff.orbit import (
-    rotation_pruning,
-)
+from orbitdiff.kernels import Parametrization
+from orbitdiff.orbit import rotation, rotation_pruning
 from orbitdiff.orbit.matrix_fisher import orthogonal_moments
 from orbitdiff.orbit.rotation import rotation_posterior
+from orbitdiff.orbit.rotation_pruning import mixture_moments
 
 DATA, SCORE = Parametrization.DATA, Parametrization.SCORE
 VELOCITY, NOISE = Parametrization.VELOCITY, Parametrization.NOISE
@@ -385,3 +382,24 @@ def test_negative_precision_names_the_sample():
     skewed[1] += torch.tensor([[0.0, 1, -1], [-1, 0, 1], [1, -1, 0]])
     with pytest.raises(BadInput, match="sample 1: .*symmetric"):
         call(sigma=None, precision=skewed)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_images_go_through_in_passes_with_the_same_result(kind, monkeypatch):
+    x_t, x_0 = draw(7, 5, 0.8)
+    data, more = settings(kind, x_0)
+    expected = rotation_posterior(x_t, data, 1.0, **more)
+    passes = []
+
+    def counted(cross, *rest, **options):
+        passes.append(len(cross))
+        return mixture_moments(cross, *rest, **options)
+
+    monkeypatch.setattr(rotation, "mixture_moments", counted)
+    each = data[:1].numel() * (more["permutations"].shape[1] if "permutations" in more else 1)
+    monkeypatch.setattr(rotation, "AT_ONCE", {False: 3 * each, True: 0})
+    for found, whole in zip(rotation_posterior(x_t, data, 1.0, **more), expected, strict=True):
+        assert (found is None) is (whole is None)
+        if found is not None:
+            assert torch.allclose(found, whole, rtol=1e-12, atol=1e-12)
+    assert passes == [3, 3, 1]

@@ -7,7 +7,10 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from orbitdiff.groups import LabelledGraph, graph_automorphisms
 from orbitdiff.groups.kabsch import kabsch
+from orbitdiff.kernels import GaussianKernel, GeometricSigma
+from orbitdiff.orbit import AutomorphismOrbit, OrbitContext
 from orbitdiff.orbit.rotation import rotation_posterior
 
 WAITING = ("_local_scalar_dense", "nonzero", "_linalg_eigh", "_linalg_svd", "is_nonzero", "equal")
@@ -76,6 +79,32 @@ def test_checks_of_values_wait(as_if_on_cuda):
     with Recorded() as run:
         answers(check_values=True)
     assert run.names.intersection(WAITING)
+
+
+def automorphism_mean():
+    """Conformers, one of them padding, and one group that is sampled."""
+    x_t, x_0, _, _ = problem()
+    arms = LabelledGraph((0, 1, 1, 1, 1), tuple((0, leaf, 1) for leaf in (1, 2, 3, 4)))
+    none = LabelledGraph((0, 1, 2, 3, 4))
+    prior = torch.tensor([[0.0, -1.0], [-1.0, -torch.inf], [0.0, 0.0], [0.0, 0.0]])
+    around = OrbitContext(
+        automorphisms=tuple(graph_automorphisms(graph) for graph in (arms, none, arms, none)),
+        conformers=x_0,
+        log_prior=prior,
+    )
+    t = torch.tensor([0.5, 0.6, 0.7, 0.8], dtype=torch.float64)
+    return AutomorphismOrbit(GaussianKernel(GeometricSigma(0.05, 10.0)), max_enumerated=6, moves=2)(
+        x_t, x_0[:, 0], t, context=around, generator=torch.Generator().manual_seed(0)
+    ).value
+
+
+def test_automorphisms_by_the_route_of_cuda(monkeypatch):
+    expected = automorphism_mean()
+    monkeypatch.setattr(torch.Tensor, "is_cuda", True)
+    with Recorded() as run:
+        found = automorphism_mean()
+    assert torch.allclose(found, expected, atol=1e-12)
+    assert not run.names.intersection(WAITING)
 
 
 COMPILED = """
