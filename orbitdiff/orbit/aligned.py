@@ -22,6 +22,9 @@ from orbitdiff.typing import Bool, Float, Int, Mask, PerSample, Points, Tensor
 
 __all__ = ["AlignedPermutationOrbit", "aligned_permutation_weights"]
 
+AT_ONCE = {False: 2**20, True: 2**26}
+"""Coordinates of images of one pass on the CPU and on CUDA: about 60 MB and 4 GB in all."""
+
 LINEAR = 1e-6
 """Ratio of the second to the first singular value below which points count as collinear."""
 
@@ -60,8 +63,22 @@ def aligned_permutation_weights(
         All zero where no entry could have made x_t, and for collinear points.
     images : (B, P, N, 3), float64
     """
+    logits, rotation = _log_weights(kernel, x_t, x_0, t, permutations)
+    if permutation_mask is not None:
+        logits = logits.masked_fill(~permutation_mask, -torch.inf)
+    return _normalised(logits), _images(x_0, permutations) @ rotation.mT
+
+
+def _images(x_0: Tensor, permutations: Tensor) -> Tensor:
     index = permutations[..., None].expand(-1, -1, -1, 3)
-    images = x_0.double()[:, None].expand(-1, permutations.shape[1], -1, -1).gather(2, index)
+    return x_0.double()[:, None].expand(-1, permutations.shape[1], -1, -1).gather(2, index)
+
+
+def _log_weights(
+    kernel: AlignedCoupling, x_t: Tensor, x_0: Tensor, t: Tensor, permutations: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Log weight (B, P), -inf where x_t is out of reach, and the superposing rotation."""
+    images = _images(x_0, permutations)
     noised, time = x_t.double()[:, None], t.double()[:, None, None, None]
     rotation = kabsch(images, noised)
     framed = noised @ rotation
@@ -69,14 +86,16 @@ def aligned_permutation_weights(
     feasible, log_before = _log_pair_sums(before.mT @ images)
     _, log_now = _log_pair_sums(framed.mT @ images)
     feasible = feasible & ~_collinear(x_0)[:, None]
-    if permutation_mask is not None:
-        feasible = feasible & permutation_mask
     logits = kernel.harmonic.log_prob(before) + log_before - log_now
-    logits = logits.masked_fill(~feasible, -torch.inf)
+    return logits.masked_fill(~feasible, -torch.inf), rotation
+
+
+def _normalised(logits: Tensor) -> Tensor:
+    """Weights (B, P); zeros where no entry is feasible."""
     largest = logits.amax(1, keepdim=True)
-    raw = torch.exp(logits - torch.where(feasible.any(1, keepdim=True), largest, 0.0))
+    raw = torch.exp(logits - torch.where(largest > -torch.inf, largest, 0.0))
     total = raw.sum(1, keepdim=True)
-    return raw / torch.where(total > 0, total, 1.0), images @ rotation.mT
+    return raw / torch.where(total > 0, total, 1.0)
 
 
 def _log_pair_sums(matrix: Tensor) -> tuple[Tensor, Tensor]:
@@ -170,11 +189,18 @@ class AlignedPermutationOrbit(OrbitEstimator):
         if permutations is None:
             atoms = torch.arange(x_0.shape[1], device=x_0.device)
             permutations = atoms.expand(len(x_0), 1, -1)
-        weights, images = aligned_permutation_weights(
-            self.kernel, x_t, x_0, t, permutations, permutation_mask=listed
-        )
+        some = permutations.split(max(1, AT_ONCE[x_t.is_cuda] // max(1, x_0.numel())), 1)
+        found = [_log_weights(self.kernel, x_t, x_0, t, part) for part in some]
+        logits = torch.cat([log_weight for log_weight, _ in found], 1)
+        if listed is not None:
+            logits = logits.masked_fill(~listed, -torch.inf)
+        weights = _normalised(logits)
+        mean, done = torch.zeros_like(x_0, dtype=torch.float64), 0
+        for part, (_, rotation) in zip(some, found, strict=True):
+            share = weights[:, done : done + part.shape[1], None, None]
+            mean = mean + (_images(x_0, part) @ (share * rotation).mT).sum(1)
+            done += part.shape[1]
         averaged = weights.sum(1) > 0
-        mean = (weights[..., None, None] * images).sum(1)
         value = torch.where(averaged[:, None, None], mean, x_0.double())
         square = torch.where(averaged, weights.square().sum(1), 1.0)
         largest = torch.where(averaged, weights.amax(1), 1.0)

@@ -21,6 +21,8 @@ NODES = 1.20
 """Trapezoid nodes per sqrt(n) / sigma, for a relative error of 1e-12."""
 GROUPS = (10, 16, 26, 42, 68, 110, math.inf)
 """Rows are computed together up to these node counts."""
+AT_ONCE = {False: 2**21, True: 2**27}
+"""Terms (row, atom, node) of one pass on the CPU and on CUDA: 16 MB and 1 GB a tensor."""
 
 
 def translation_mean(z: Tensor, sigma: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
@@ -30,7 +32,14 @@ def translation_mean(z: Tensor, sigma: Tensor, real: Tensor) -> tuple[Tensor, Te
         closed = cuts(z, sigma, real)
         safe = torch.clamp(sigma, min=SWITCH / math.sqrt(max(width, 1)))
         nodes = math.ceil(NODES / SWITCH * width)
-        smooth = trapezoid(z, safe, real, nodes, IMAGES[-1][0])
+        most = _rows_at_once(z, nodes)
+        parts = [
+            trapezoid(some, level, there, nodes, IMAGES[-1][0])
+            for some, level, there in zip(
+                z.split(most), safe.split(most), real.split(most), strict=True
+            )
+        ]
+        smooth = torch.cat([log_z for log_z, _ in parts]), torch.cat([mean for _, mean in parts])
         small = sigma * torch.sqrt(real.sum(1).double()) <= SWITCH
         return (
             torch.where(small, closed[0], smooth[0]),
@@ -55,8 +64,13 @@ def translation_mean(z: Tensor, sigma: Tensor, real: Tensor) -> tuple[Tensor, Te
             continue
         images = images_needed(float(sigma[rows].max()))
         nodes = int(needed[chosen].max())
-        log_z[rows], score[rows] = trapezoid(z[rows], sigma[rows], real[rows], nodes, images)
+        for part in rows.split(_rows_at_once(z, nodes)):
+            log_z[part], score[part] = trapezoid(z[part], sigma[part], real[part], nodes, images)
     return log_z, score
+
+
+def _rows_at_once(z: Tensor, nodes: int) -> int:
+    return max(1, AT_ONCE[z.is_cuda] // max(1, z.shape[1] * nodes))
 
 
 def _normalise(logits: Tensor) -> tuple[Tensor, Tensor]:

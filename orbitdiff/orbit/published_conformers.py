@@ -15,10 +15,14 @@ from orbitdiff.groups.rotation import SO3
 from orbitdiff.kernels.base import NoiseKernel, Parametrization, expand
 from orbitdiff.kernels.interpolant import Interpolant
 from orbitdiff.orbit.base import OrbitContext, OrbitEstimator, OrbitInfo, OrbitTarget
+from orbitdiff.orbit.streaming import WeightedSums
 from orbitdiff.orbit.temperature import PublishedTemperature, Temperature
 from orbitdiff.typing import Mask, PerSample, Points, Tensor
 
 __all__ = ["PublishedConformerOrbit"]
+
+WEIGHTS_AT_ONCE = 2**20
+"""Weights (sample, permutation, rotation) of a chunk: about 32 MB, whatever K."""
 
 
 @final
@@ -124,18 +128,22 @@ class PublishedConformerOrbit(OrbitEstimator):
             ],
             1,
         ).double()
-        logits = cross.flatten(2) @ rotations.flatten(2).mT
-        if context is not None and context.permutation_mask is not None:
-            logits = logits.masked_fill(~context.permutation_mask[..., None], -torch.inf)
-        weights = torch.softmax(logits.flatten(1), 1)
-        per_image = weights.view_as(logits) @ rotations.flatten(2)
-        mean = (images @ per_image.unflatten(-1, (3, 3)).mT).sum(1)
+        listed = None if context is None else context.permutation_mask
+        flat, sums = cross.flatten(2), None
+        for part in rotations.split(max(1, WEIGHTS_AT_ONCE // max(1, flat[..., 0].numel())), 1):
+            logits = flat @ part.flatten(2).mT
+            if listed is not None:
+                logits = logits.masked_fill(~listed[..., None], -torch.inf)
+            found = _sums(logits, part.flatten(2))
+            sums = found if sums is None else sums.merged(found)
+        assert sums is not None  # num_samples is at least 1
+        mean = (images @ sums.mean.unflatten(-1, (3, 3)).mT).sum(1)
         value = mean
         if self.parametrization is Parametrization.VELOCITY:
             if noise is None:
                 raise BadInput("the published velocity keeps the prior sample: pass noise=")
             value = self._velocity(mean, wide, points, noise.double() * real, time)
-        info = OrbitInfo(ess=1 / weights.square().sum(1), max_weight=weights.amax(1))
+        info = OrbitInfo(ess=sums.ess, max_weight=sums.max_weight)
         return OrbitTarget((value * real).to(x_0.dtype), info)
 
     def _velocity(self, mean: Tensor, x_t: Tensor, x_0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
@@ -144,3 +152,11 @@ class PublishedConformerOrbit(OrbitEstimator):
         prior = self.path.prior_sample(x_t, x_0, noise, t)
         drift = (1 - 2 * time) / (2 * time * (1 - time)) * x_t
         return drift - mean / (2 * time) + prior / (2 * (1 - time))
+
+
+def _sums(logits: Tensor, rotations: Tensor) -> WeightedSums:
+    """Sums of a chunk: logits (B, P, k), flat rotations (B, k, 9); the value is (B, P, 9)."""
+    peak = logits.amax((1, 2))[:, None]
+    scaled = torch.exp(logits - peak[..., None])
+    total, square = scaled.sum((1, 2)), scaled.square().sum((1, 2))
+    return WeightedSums(peak, total[:, None], square[:, None], scaled @ rotations)

@@ -10,7 +10,7 @@ from orbitdiff.kernels import Parametrization
 from orbitdiff.kernels.aligned import AlignedCoupling
 from orbitdiff.kernels.harmonic import HarmonicKernel
 from orbitdiff.kernels.harmonic_prior import HarmonicPrior
-from orbitdiff.orbit import OrbitContext
+from orbitdiff.orbit import OrbitContext, aligned
 from orbitdiff.orbit.aligned import AlignedPermutationOrbit, aligned_permutation_weights
 from orbitdiff.testing import EstimatorContract
 
@@ -163,6 +163,17 @@ def test_target_is_the_weighted_mean_and_reports_it():
     noise = (x_t - (1 - t)[:, None, None] * data) / t[:, None, None]
     assert torch.allclose(plain, kernel.target(x_t, data, t, VELOCITY, noise=noise))
     assert torch.allclose(kernel.convert(plain, VELOCITY, DATA, x_t, t), data)
+
+
+def test_permutations_go_through_in_passes_with_the_same_result(monkeypatch):
+    x_t, data, _, t = simulate(0.8, 20, seed=4)
+    context = OrbitContext(LEAVES.expand(20, -1, -1), torch.arange(6).expand(20, -1) < 5)
+    estimator = AlignedPermutationOrbit(AlignedCoupling(star()))
+    expected = estimator(x_t, data, t, context=context)
+    monkeypatch.setattr(aligned, "AT_ONCE", {False: 4 * data.numel(), True: 0})
+    found = estimator(x_t, data, t, context=context)
+    torch.testing.assert_close(found.value, expected.value)
+    torch.testing.assert_close(found.info, expected.info)
 
 
 def test_masked_permutations_do_not_count():

@@ -15,6 +15,7 @@ from orbitdiff.orbit import (
     ConstantTemperature,
     OrbitContext,
     PublishedConformerOrbit,
+    published_conformers,
     rotation_posterior,
 )
 
@@ -87,6 +88,23 @@ def test_masked_permutations_and_padding_do_not_count():
     masked = run(OrbitContext(permutations=lists, permutation_mask=only))
     torch.testing.assert_close(masked, run(None))
     assert float((run(OrbitContext(permutations=lists)) - masked).abs().max()) > 1e-3
+
+
+def test_rotations_go_through_in_passes_with_the_same_result(monkeypatch):
+    kernel = HarmonicKernel(HarmonicPrior.from_bonds(CHAIN))
+    x_t, x_0, t, noise = problem(kernel, 0.6)
+    estimator = PublishedConformerOrbit(kernel, num_samples=23)
+
+    def run():
+        context = OrbitContext(permutations=MIRRORED.expand(8, -1, -1))
+        generator = torch.Generator().manual_seed(0)
+        return estimator(x_t, x_0, t, context=context, noise=noise, generator=generator)
+
+    expected = run()
+    monkeypatch.setattr(published_conformers, "WEIGHTS_AT_ONCE", 8 * 2 * 5)
+    found = run()
+    torch.testing.assert_close(found.value, expected.value)
+    torch.testing.assert_close(found.info, expected.info)
 
 
 def test_refusals():

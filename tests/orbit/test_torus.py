@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from orbitdiff.errors import BadInput, IncompatibleKernel
 from orbitdiff.kernels import CosineVP, GaussianKernel, Parametrization
-from orbitdiff.orbit import TorusOrbit, torus_posterior
+from orbitdiff.orbit import TorusOrbit, circle, torus_posterior
 from orbitdiff.orbit.circle import cuts, trapezoid
 
 
@@ -175,3 +175,28 @@ def test_nan_coordinates_name_the_sample():
 def test_gaussian_kernel_is_refused():
     with pytest.raises(IncompatibleKernel, match="TorusOrbit"):
         TorusOrbit(GaussianKernel(CosineVP()), parametrization=Parametrization.SCORE)
+
+
+@pytest.mark.parametrize("cuda", [False, True])
+def test_rows_go_through_in_passes_with_the_same_result(cuda, monkeypatch, generator):
+    f_0 = torch.rand(9, 4, 3, generator=generator, dtype=torch.float64)
+    sigma = torch.linspace(0.05, 0.5, 9, dtype=torch.float64)
+    noise = torch.randn(f_0.shape, generator=generator, dtype=torch.float64)
+    f_t = f_0 + sigma[:, None, None] * noise
+    lists = torch.tensor([[0, 1, 2, 3], [1, 0, 2, 3]]).expand(9, -1, -1)
+    if cuda:
+        monkeypatch.setattr(torch.Tensor, "is_cuda", True)
+    expected = torus_posterior(f_t, f_0, sigma, permutations=lists)
+    sizes = []
+
+    def counted(z, *rest):
+        sizes.append(len(z))
+        return trapezoid(z, *rest)
+
+    monkeypatch.setattr(circle, "trapezoid", counted)
+    monkeypatch.setattr(circle, "AT_ONCE", {False: 200, True: 400})
+    found = torus_posterior(f_t, f_0, sigma, permutations=lists)
+    for one, two in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, two)
+    assert max(sizes) <= 400 // (4 * 5)
+    assert len(sizes) > 5
