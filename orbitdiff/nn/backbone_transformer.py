@@ -1,6 +1,6 @@
 """Transformer over residues that predicts the velocity of CA atoms; no equivariance, no triangles.
 
-A token holds the coordinates of a CA atom and its differences to the neighbours along the chain.
+A token holds the coordinates of a CA atom and where its neighbours along the chain are.
 Pairs (sequence separation, distances in x_t, time) are embedded once; each layer reads from them
 one attention bias per head. The output is
     u = c_skip(t) x_t + c_out(t) F,

@@ -10,9 +10,10 @@ from orbitdiff.typing import Bool, Float, Int, Tensor
 __all__ = ["NUMBERS", "POINTS", "chain_features", "chain_numbers", "distances", "distogram_loss"]
 
 NANOMETRE = 0.1  # per angstrom
-NEIGHBOURS = (-2, -1, 1, 2)  # offsets along the chain
+NEIGHBOURS = (-4, -3, -2, -1, 1, 2, 3, 4)  # offsets along the chain, a helix turn either way
+SOFTENING = 1e-4  # angstrom^2; keeps the gradient of a distance of zero finite
 POSITION_DIM = 16
-POINTS = 3 * (1 + len(NEIGHBOURS))
+POINTS = 3 + 7 * len(NEIGHBOURS)
 """Width of `chain_features`."""
 
 NUMBERS = 2 * POSITION_DIM
@@ -23,14 +24,16 @@ DISTOGRAM_T_MAX = 0.7
 
 
 def chain_features(x: Float[Tensor, "B N 3"], mask: Bool[Tensor, "B N"]) -> Float[Tensor, "B N F"]:
-    """Coordinates and their differences to the neighbours along the chain, nanometres.
+    """Coordinates, then difference, direction and distance to each neighbour along the chain.
+
+    Lengths are in nanometres; a neighbour beyond the ends is at distance zero.
 
     Parameters
     ----------
     x : (B, N, 3), angstrom
     mask : (B, N)
     """
-    parts, count = [x], x.shape[1]
+    parts, count = [NANOMETRE * x], x.shape[1]
     for offset in NEIGHBOURS:
         difference = torch.zeros_like(x)
         if abs(offset) < count:
@@ -38,8 +41,9 @@ def chain_features(x: Float[Tensor, "B N 3"], mask: Bool[Tensor, "B N"]) -> Floa
             there = slice(max(0, offset), count - max(0, -offset))
             both = mask[:, here] & mask[:, there]
             difference[:, here] = (x[:, there] - x[:, here]) * both[..., None]
-        parts.append(difference)
-    return NANOMETRE * torch.cat(parts, -1)
+        length = (difference.square().sum(-1, keepdim=True) + SOFTENING).sqrt()
+        parts += [NANOMETRE * difference, difference / length, NANOMETRE * length]
+    return torch.cat(parts, -1)
 
 
 def chain_numbers(index: Int[Tensor, "B N"], mask: Bool[Tensor, "B N"]) -> Float[Tensor, "B N P"]:
@@ -66,7 +70,7 @@ def distances(x: Float[Tensor, "B N 3"]) -> Float[Tensor, "B N N"]:
     x : (B, N, 3)
     """
     difference = x[:, None] - x[:, :, None]
-    return (difference.square().sum(-1) + 1e-6).sqrt()
+    return (difference.square().sum(-1) + SOFTENING).sqrt()
 
 
 def distogram_loss(

@@ -11,7 +11,7 @@ from orbitdiff.data.proteins import blank_batch
 from orbitdiff.errors import BadInput
 from orbitdiff.nn.backbone_transformer import BackboneTransformer, BackboneTransformerConfig
 from orbitdiff.nn.base import Denoiser
-from orbitdiff.nn.chain_features import chain_features, distogram_loss
+from orbitdiff.nn.chain_features import POINTS, chain_features, distogram_loss
 
 CPU = BackboneTransformerConfig(
     hidden=96, layers=4, heads=6, pair_width=32, registers=4, radial=16, time_dim=32
@@ -226,14 +226,21 @@ def test_distogram_loss_by_a_loop_over_pairs():
         assert float(found[row]) == pytest.approx(expected, abs=1e-9)
 
 
-def test_differences_along_the_chain_stop_at_the_ends():
+def test_neighbours_along_the_chain_stop_at_the_ends():
     x = torch.arange(12, dtype=torch.float64).view(1, 4, 3).square()
     mask = torch.tensor([[True, True, True, False]])
     found = chain_features(x, mask)
-    assert found.shape == (1, 4, 15)
+    assert found.shape == (1, 4, POINTS)
     torch.testing.assert_close(found[0, 1, :3], 0.1 * x[0, 1])
-    expected = [0 * x[0, 0], x[0, 0] - x[0, 1], x[0, 2] - x[0, 1], 0 * x[0, 0]]
-    torch.testing.assert_close(found[0, 1, 3:], 0.1 * torch.cat(expected))
+    for place, offset in enumerate((-4, -3, -2, -1, 1, 2, 3, 4)):
+        features = found[0, 1, 3 + 7 * place :][:7]
+        if offset in (-1, 1):
+            step = x[0, 1 + offset] - x[0, 1]
+            length = step.norm()
+            expected = torch.cat([0.1 * step, step / length, 0.1 * length[None]])
+        else:
+            expected = torch.zeros(7, dtype=torch.float64)
+        torch.testing.assert_close(features, expected, atol=2e-3, rtol=1e-4)
 
 
 def test_wrong_sizes_are_refused():
