@@ -92,6 +92,8 @@ def run_stage(
             inputs[f"run:{name}"] = inputs["results"] / name
             for curve in ("steps", "calls"):
                 inputs[f"{curve}:{name}"] = inputs["results"] / "curves" / f"{name}-{curve}.json"
+            if name in params.curves("whole"):
+                inputs[f"whole:{name}"] = inputs["results"] / "whole" / name
     if model is not None:
         inputs["model"] = model
     stage_module(stage, task).run(

@@ -13,6 +13,7 @@ STAGES = (
     "evaluate",
     "steps",
     "calls",
+    "whole",
     "baseline",
     "report",
     "toy",
@@ -39,7 +40,9 @@ def stages_of(params: Params, task: str, preset: str) -> list[tuple[str, list[st
         sample, evaluate = (stage_name(stage, params, run) for stage in ("sample", "evaluate"))
         stages[sample] = [prepared, train]
         stages[evaluate] = [prepared, sample, train]
-        curves = [f"{curve}@{run}" for curve in ("steps", "calls") if run in params.curves(curve)]
+        curves = [
+            f"{curve}@{run}" for curve in ("steps", "calls", "whole") if run in params.curves(curve)
+        ]
         stages.update((curve, [prepared, train]) for curve in curves)
         shown += [evaluate, *curves]
     for name, about in (params.raw.get("baselines") or {}).items():

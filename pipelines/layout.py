@@ -37,6 +37,12 @@ def stage_paths(
         case "steps" | "calls":
             curve = results / "curves" / f"{run}-{stage}.json"
             return {"data": data, "model": model}, {"curve": curve}
+        case "whole":
+            found = {
+                "results": results / "whole" / run,
+                "samples": root / "samples" / f"whole-{run}",
+            }
+            return {"data": data, "model": model}, found
         case "baseline":
             made = root / "samples" / f"{preset}-{dataset}-etkdg"
             return {"data": data}, {"results": results / "baseline", "samples": made}

@@ -20,7 +20,7 @@ from orbitdiff.tasks.base import CONFIGS, config_type
 __all__ = ["Params", "RunParams", "load"]
 
 SECTIONS = (
-    "versions", "builds", "finetunes", "steps", "calls", "baselines", "datasets", "reports",
+    "versions", "builds", "finetunes", "steps", "calls", "whole", "baselines", "datasets", "reports",
 )  # fmt: skip
 
 
@@ -106,7 +106,7 @@ class Params:
         return {**self.raw["builds"], **(self.raw.get("finetunes") or {})}
 
     def curves(self, name: str) -> Mapping[str, Any]:
-        """Runs of the section `steps` or `calls`."""
+        """Runs of the section `steps`, `calls` or `whole`."""
         return self.raw.get(name) or {}
 
     def report(self, task: str, preset: str) -> Mapping[str, Any]:

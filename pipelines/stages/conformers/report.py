@@ -79,19 +79,21 @@ def baseline_row(
 
 def other_lines(
     dataset: str,
-    scored: Mapping[str, Scored],
+    whole: Mapping[str, Path],
     runs: Mapping[str, Mapping[str, Any]],
     baseline: tuple[Scored, Mapping[str, Any]] | None,
-    *,
-    num_common: int,
 ) -> list[Line]:
-    """Whole test set where a run has more of it than all runs have, RDKit, others' figures."""
+    """Runs on the whole test set, RDKit, others' figures."""
     lines = []
-    for name, found in scored.items():
-        if len(found.scores) > num_common:
+    for name, folder in whole.items():
+        if name in runs:
             about = runs[name]["metrics"]["run"]
             title = f"{arm_label(about['estimator'])}, seed {about['seed']}"
-            lines.append(_measured(title, found))
+            path = folder / "per_sample.csv"
+            if path.is_file():
+                lines.append(_measured(title, read_scores(path)))
+            else:
+                lines.append(Line(title, "this test file, whole", "not measured"))
     if baseline is None:
         lines.append(Line(RDKIT, "this test file", "not measured"))
     else:
@@ -126,7 +128,8 @@ def run(
     ----------
     params : RunParams
     inputs : mapping
-        `run:NAME` results folders, `calls:NAME` curves (may be absent), `results` (its folder
+        `run:NAME` results folders, `calls:NAME` curves and `whole:NAME` results on the whole test
+        set (may be absent), `results` (its folder
         `baseline` may be absent), `data`, `samples` (folder of sample folders, may be absent).
     outputs : mapping
         `report`: table.md, table.json, PNG figures; `pages`: report.html, molecules.html.
@@ -159,7 +162,8 @@ def run(
     if tuned:
         tables.append(tuned_table(rows, tuned, num))
     tables.append(detail_table([*rows, *tuned, rdkit], num=num))
-    lines = other_lines(params.dataset, scored, runs, baseline, num_common=num)
+    whole = {key[6:]: path for key, path in inputs.items() if key.startswith("whole:")}
+    lines = other_lines(params.dataset, whole, runs, baseline)
     tables.append(outside_table(lines))
     names = [row["estimator"] for row in (*rows, *tuned)]
     tables.append(meaning_table(params.settings.estimators, names))
