@@ -27,8 +27,8 @@ __all__ = [
     "TranslationArms",
 ]
 
-MOST_PERMUTATIONS = 120
-"""Automorphisms of a molecule that are listed; of a larger group a subgroup of at most these."""
+MOST_PERMUTATIONS = 720
+"""Automorphisms of a molecule that are averaged over; of a larger group a subgroup of these."""
 COORDINATES = 2**17
 """Points of all samples together that an exact mean over rotations takes."""
 NODES = 2**24
@@ -161,8 +161,8 @@ class AutomorphismArms(Arms):
     exact_kind = "automorphism"
 
     def exact(self, kernel: NoiseKernel) -> OrbitEstimator:
-        """Mixture of matrix Fisher means over all automorphisms."""
-        return AutomorphismOrbit(kernel, max_enumerated=MOST_PERMUTATIONS)
+        """Mixture of matrix Fisher means over all automorphisms, or over a subgroup."""
+        return AutomorphismOrbit(kernel, max_enumerated=MOST_PERMUTATIONS, moves=0)
 
     def partial(self, kernel: NoiseKernel) -> dict[str, OrbitEstimator]:
         """Exact mean over rotations alone, a part of the group: unbiased, with more variance."""

@@ -157,9 +157,9 @@ def pose(collection: Collection, settings: Settings) -> Problem:
         notes.append(f"reading stopped after {len(collection.structures)} structures")
     context = OrbitContext()
     if group == AutomorphismArms.group:
-        groups = [_automorphisms(structure.molecule) for structure in chosen]
-        context = OrbitContext(automorphisms=tuple(found for found, _ in groups))
-        cut = sum(order > MOST_PERMUTATIONS for _, order in groups)
+        groups = tuple(_automorphisms(structure.molecule) for structure in chosen)
+        context = OrbitContext(automorphisms=groups)
+        cut = sum(found.order > MOST_PERMUTATIONS for found in groups)
         if cut:
             notes.append(
                 f"{cut} of {most} samples have more than {MOST_PERMUTATIONS} automorphisms: a "
@@ -265,13 +265,8 @@ def _bonds(structures: Sequence[Structure], width: int) -> Tensor:
     return bonded
 
 
-def _automorphisms(molecule: "Mol | None") -> tuple[GraphAutomorphisms, int]:
-    """Return the group, or a subgroup that is small enough to list, and the order of the whole."""
+def _automorphisms(molecule: "Mol | None") -> GraphAutomorphisms:
     from orbitdiff.data.automorphisms import molecular_automorphisms
 
     assert molecule is not None  # checked with the data
-    found = molecular_automorphisms(molecule)
-    if found.order <= MOST_PERMUTATIONS:
-        return found, found.order
-    listed = found.subgroup(MOST_PERMUTATIONS).tolist()
-    return GraphAutomorphisms(found.num_points, [listed]), found.order
+    return molecular_automorphisms(molecule)

@@ -13,6 +13,8 @@ from orbitdiff.diagnosis.measure import COUNTS, counts_of
 from orbitdiff.diagnosis.noise import ScaledPath, levels_between, variance_preserving
 from orbitdiff.diagnosis.problem import Problem
 from orbitdiff.diagnosis.structure import Collection, Structure
+from orbitdiff.groups.permutation import padded_lists
+from orbitdiff.orbit import OrbitContext, RotationOrbit
 
 from .conftest import cells, clouds, posed
 
@@ -157,12 +159,27 @@ def test_automorphisms_obey_the_law_of_total_variance():
 
 
 def test_large_groups_are_cut_to_a_subgroup():
+    """Neopentane has 31,104 automorphisms; the mean over a subgroup of at most 720 is T*."""
     problem = posed(
         molecules("CC(C)(C)C", "O"), 0.5, 2.0, group="rotation_automorphisms", samples=4
     )
-    assert sorted(g.order for g in problem.context.automorphisms)[:2] == [2, 2]
-    assert max(g.order for g in problem.context.automorphisms) <= 120
-    assert "2 of 4 samples have more than 120 automorphisms" in problem.notes[0]
+    groups = problem.context.automorphisms
+    assert sorted(g.order for g in groups) == [2, 2, 31_104, 31_104]
+    assert "2 of 4 samples have more than 720 automorphisms" in problem.notes[0]
+    kernel, t = problem.noise.kernel_of(4), torch.full((4,), 0.7)
+    x_t = kernel.sample(problem.x_0, t, generator=torch.Generator().manual_seed(0)).x_t
+    found = problem.arms.exact(kernel)(
+        x_t, problem.x_0, t, context=problem.context, mask=problem.mask
+    )
+    lists, real = padded_lists([g.subgroup(720) for g in groups], problem.x_0.shape[1])
+    listed = RotationOrbit(kernel)(
+        x_t,
+        problem.x_0,
+        t,
+        context=OrbitContext(permutations=lists, permutation_mask=real),
+        mask=problem.mask,
+    )
+    assert torch.allclose(found.value, listed.value, atol=1e-6)
     assert 0 < measure_level(problem, 1).share < 1
 
 
