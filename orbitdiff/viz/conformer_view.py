@@ -93,7 +93,7 @@ def traces(go: Any, shown: Overlay) -> list[Any]:
             )
         )  # fmt: skip
         at = points.round(3)
-        elements = [symbol(number) for number in shown.numbers]
+        elements = [symbol(number) for number in shown.numbers.tolist()]
         out.append(
             go.Scatter3d(
                 x=at[:, 0].tolist(), y=at[:, 1].tolist(), z=at[:, 2].tolist(), mode="markers",
@@ -110,9 +110,10 @@ def balls(numbers: np.ndarray, name: str) -> dict[str, Any]:
     """Markers of the atoms: small joints in the reference's colour, or elements."""
     if name == "reference":
         return {"size": STICKS[name] - 3, "color": REFERENCE, "opacity": 1.0}
+    known: list[int] = numbers.tolist()
     return {
-        "size": [round(PIXELS_PER_ANGSTROM * radius(number), 1) for number in numbers],
-        "color": [colour(number) for number in numbers],
+        "size": [round(PIXELS_PER_ANGSTROM * radius(number), 1) for number in known],
+        "color": [colour(number) for number in known],
         "line": {"color": "#333333", "width": 1},
         "opacity": 1.0,
     }
@@ -124,13 +125,14 @@ def sticks(
     """Half bonds with a gap after each, and the colour of every vertex."""
     places: list[list[float | None]] = [[], [], []]
     tones: list[str] = []
-    for bond in shown.bonds:
+    numbers = shown.numbers.tolist()
+    for bond in shown.bonds.tolist():
         middle = points[bond].mean(0)
         for atom in bond:
             for axis in range(3):
                 start, end = float(points[atom, axis]), float(middle[axis])
                 places[axis] += [round(start, 3), round(end, 3), None]
-            tone = REFERENCE if name == "reference" else stick_colour(shown.numbers[atom])
+            tone = REFERENCE if name == "reference" else stick_colour(numbers[atom])
             tones += [tone] * 3
     x, y, z = places
     return x, y, z, tones

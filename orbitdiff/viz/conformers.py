@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from orbitdiff.errors import BadInput
-from orbitdiff.viz.molecule_scene import Overlay, colour, overlay, radius
+from orbitdiff.viz.molecule_scene import Overlay, colour, radius, symbol
 from orbitdiff.viz.style import INK, figure_file
 
-__all__ = ["REFERENCE", "draw_overlays", "overlay"]
+__all__ = ["REFERENCE", "draw_overlays", "stick_colour"]
 
 REFERENCE = "#8fb4e8"
 """Colour of the reference in all pictures."""
@@ -82,14 +82,15 @@ def draw_overlay(axes: Any, shown: Overlay) -> None:
         base = np.array(to_rgb(tone))
         return np.asarray(base + (1 - base) * 0.4 * (high - z) / max(high - low, 1.0))
 
-    for start, end in shown.bonds:
-        light = 1 in (shown.numbers[start], shown.numbers[end])
+    numbers = shown.numbers.tolist()
+    for start, end in shown.bonds.tolist():
+        light = 1 in (numbers[start], numbers[end])
         draw_bond(axes, truth[start], truth[end], (REFERENCE, REFERENCE), fade, 3.0 if light else 7)
-        tones = stick_colour(shown.numbers[start]), stick_colour(shown.numbers[end])
+        tones = stick_colour(numbers[start]), stick_colour(numbers[end])
         draw_bond(axes, made[start], made[end], tones, fade, 1.4 if light else 2.8, order=IN_FRONT)
     from matplotlib.patches import Circle
 
-    for (x, y, z), number in zip(made.tolist(), shown.numbers.tolist(), strict=True):
+    for (x, y, z), number in zip(made.tolist(), numbers, strict=True):
         size = radius(number) * (0.75 if number == 1 else 0.85)
         axes.add_patch(Circle((x, y), size, facecolor=fade(colour(number), z), edgecolor="#303030",
                               lw=0.6, zorder=IN_FRONT + z + size))  # fmt: skip
@@ -135,8 +136,6 @@ def draw_bond(
 def legend(figure: Any, overlays: Sequence[Overlay]) -> None:
     """Reference, generated and the elements, in one line at the bottom."""
     from matplotlib.lines import Line2D
-
-    from orbitdiff.viz.molecule_scene import symbol
 
     numbers = sorted({int(number) for shown in overlays for number in shown.numbers})
     handles = [

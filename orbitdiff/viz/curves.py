@@ -188,7 +188,7 @@ def level_bars(
         values = np.array([[final[level] for level in levels] for final in finals])
         x = np.array([float(level) for level in levels]) * shift ** (index - len(known) / 2)
         centre = values.mean(0)
-        bars = np.stack([centre - values.min(0), values.max(0) - centre])
+        bars = np.stack([centre - values.min(0), values.max(0) - centre]).clip(min=0)
         axes.errorbar(x, centre, yerr=bars if len(finals) > 1 else None, fmt="o-", ms=4.5, lw=1.6,
                       capsize=2.5, color=tone, label=title)  # fmt: skip
     return sorted({float(level) for finals in known.values() for level in finals[0]})
