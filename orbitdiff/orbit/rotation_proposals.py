@@ -68,9 +68,12 @@ class RotationProposal(ABC):
     independent : bool
         True where, given x_t and the orbit, the drawn images do not depend on which of them
         made x_t, and the draws are independent: the true one may then join without bias.
+    numbers : int
+        Numbers held for each drawn rotation while it is weighed.
     """
 
     independent: bool
+    numbers = 24
 
     @abstractmethod
     def draws(

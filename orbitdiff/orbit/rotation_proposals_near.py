@@ -107,6 +107,7 @@ class WrappedNormalRotations(RotationProposal):
     """
 
     independent = False
+    numbers = 80
 
     def __init__(self, spread: float = 2.0) -> None:
         if not spread > 0:

@@ -23,8 +23,8 @@ from orbitdiff.typing import Float, Mask, PerSample, Points, Tensor
 
 __all__ = ["PROPOSALS", "RotationMean", "RotationSamples", "sampled_rotation"]
 
-WEIGHTS_AT_ONCE = 2**20
-"""Weights of a chunk, over the batch: at most 24 numbers each, 200 MB, whatever K."""
+NUMBERS_AT_ONCE = 24 * 2**20
+"""Numbers of a chunk, over the batch: 200 MB, whatever K."""
 
 PROPOSALS: dict[str, RotationProposal] = {
     "haar": HaarRotations(),
@@ -81,7 +81,7 @@ def sampled_rotation(
     RotationMean
     """
     drawn = num_samples - int(include_true)
-    most = max(1, WEIGHTS_AT_ONCE // max(1, len(cross)))
+    most = max(1, NUMBERS_AT_ONCE // (proposal.numbers * max(1, len(cross))))
     sizes = [min(most, drawn - start) for start in range(0, drawn, most)]
     sums: WeightedSums | None = None
     if include_true:

@@ -8,7 +8,7 @@ import torch
 from orbitdiff.errors import BadInput
 from orbitdiff.groups.rotation import O3, SO3
 from orbitdiff.kernels import Parametrization
-from orbitdiff.orbit import rotation, rotation_pruning
+from orbitdiff.orbit import matrix_fisher, rotation, rotation_pruning
 from orbitdiff.orbit.matrix_fisher import orthogonal_moments
 from orbitdiff.orbit.rotation import rotation_posterior
 from orbitdiff.orbit.rotation_pruning import mixture_moments
@@ -248,14 +248,27 @@ def test_pruning_changes_nothing(sigma, reflections, monkeypatch):
 @pytest.mark.parametrize("count", [1, 2, 3, 9])
 @pytest.mark.parametrize("sigma", [0.01, 0.3, 2.0, 80.0])
 @pytest.mark.parametrize("shape", ["generic", "planar", "linear", "mirror", "point"])
-def test_degenerate_clouds_are_finite_and_shrink_with_noise(count, sigma, shape):
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_degenerate_clouds_are_finite_and_shrink_with_noise(
+    count, sigma, shape, dtype, monkeypatch
+):
     x_t, x_0 = draw(4, count, sigma)
     flat = {"planar": [1.0, 1.0, 0.0], "linear": [1.0, 0.0, 0.0], "point": [0.0] * 3}
     if shape in flat:
         x_0 = x_0 * torch.tensor(flat[shape], dtype=torch.float64)
     if shape == "mirror":
         x_t = -x_0
+    x_t, x_0 = x_t.to(dtype), x_0.to(dtype)
+    narrow = rotation_posterior(x_t, x_0, 1.0, sigma)
+    x_t, x_0 = x_t.double(), x_0.double()
     found = rotation_posterior(x_t, x_0, 1.0, sigma)
+    assert all(part.dtype == dtype for part in narrow)
+    size = 1e-6 * (1 + float(x_0.abs().max()))
+    assert float((narrow.mean_x0.double() - found.mean_x0).abs().max()) <= size
+    monkeypatch.setattr(matrix_fisher, "MANY", 1)
+    many = rotation_posterior(x_t, x_0, 1.0, sigma)
+    assert torch.allclose(many.mean_x0, found.mean_x0, atol=1e-9)
+    assert torch.allclose(many.log_evidence, found.log_evidence, rtol=1e-11, atol=1e-9)
     assert bool(torch.isfinite(found.mean_x0).all() & torch.isfinite(found.log_evidence).all())
     assert bool((found.mean_x0.norm(dim=(1, 2)) <= x_0.norm(dim=(1, 2)) + 1e-9).all())
     assert float(torch.linalg.matrix_norm(found.mean_rotation, 2).max()) <= 1 + 1e-9

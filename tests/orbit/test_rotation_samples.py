@@ -138,7 +138,7 @@ def test_a_covariance_over_atoms_enters_the_statistic():
 
 @pytest.mark.parametrize("proposal", ["haar", "super_fibonacci", "laplace", "wrapped_normal"])
 def test_chunks_keep_the_accuracy(monkeypatch, proposal):
-    monkeypatch.setattr(module, "WEIGHTS_AT_ONCE", 6400)
+    monkeypatch.setattr(module, "NUMBERS_AT_ONCE", 24 * 6400)
     assert error(2.0, num_samples=20_000, proposal=proposal) < 0.02
 
 
