@@ -317,7 +317,8 @@ def test_pairs_are_found_by_canonical_smiles(tmp_path, data):
     folder = tmp_path / "samples" / "cpu-geom_qm9-et_flow-0"
     shown = select_overlays(folder, scored, set(FIRST), data, each=1)
     assert [(one.note, one.smiles) for one in shown] == [
-        ("best", "OCC"), ("median", "C[C@H](N)O"), ("worst", "CC#N"),
+        ("best, AMR-P 0.20", "OCC"), ("median, AMR-P 0.22", "C[C@H](N)O"),
+        ("worst, AMR-P 0.26", "CC#N"),
     ]  # fmt: skip
     assert all(0 < one.rmsd < 0.3 for one in shown)
 

@@ -90,7 +90,9 @@ def select_overlays(
         made = drawn.get(canonical_smiles(smiles))
         if made is not None and smiles in references:
             pair = molecule_pair(references[smiles], made)
-            shown.append(overlay(smiles, pair.generated, pair.reference, note=kind))
+            precision = f"AMR-P {scored.scores[smiles].coverage.amr_p:.2f}"
+            note = f"{kind}, {precision}" if kind else precision
+            shown.append(overlay(smiles, pair.generated, pair.reference, note=note))
     return shown
 
 

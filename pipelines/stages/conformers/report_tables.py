@@ -105,10 +105,8 @@ def outside_table(lines: Sequence[Line]) -> Table:
         [line.name, line.data, *(_plain(line.figures.get(figure)) for figure in shown), line.source]
         for line in lines
     ]
-    return Table(
-        "Baselines, whole test set, figures of others", ["", "data", *shown.values(), "source"],
-        body,
-    )  # fmt: skip
+    head = ["model", "data", *shown.values(), "source"]
+    return Table("Baselines, whole test set, figures of others", head, body)
 
 
 def _plain(value: float | None) -> str:
