@@ -1,0 +1,1 @@
+"""Parts of the stage `sweep`: space, trials, gradient noise, tables, advice."""
