@@ -156,6 +156,25 @@ def summary(runs, seeds):
     return table
 
 
+def by_step(runs, seeds):
+    """Error against steps, mean over seeds, levels and molecules."""
+    table = {}
+    for network in NETWORKS:
+        steps = [point["step"] for point in runs[network, "plain", seeds[0]]["curve"]]
+        table[network] = {"steps": steps}
+        for where in ("trained", "held_out"):
+            table[network][where] = {
+                arm: [
+                    float(
+                        f"{np.mean([runs[network, arm, s]['curve'][k][where] for s in seeds]):.4g}"
+                    )
+                    for k in range(len(steps))
+                ]
+                for arm in ARMS
+            }
+    return table
+
+
 def figure(runs, seeds) -> None:
     """Error against steps, one panel per network and molecule set."""
     fig, axes = plt.subplots(1, 4, figsize=(17, 4.2), constrained_layout=True)
@@ -216,6 +235,7 @@ def main() -> None:
             "steps": STEPS, "levels_angstrom": LEVELS, "learning_rate": 1e-3, "ema": 0.995,
         },
         "final_error": summary(runs, list(seeds)),
+        "error_by_step": by_step(runs, list(seeds)),
         "seconds_per_run": {
             network: {arm: runs[network, arm, 0]["seconds"] for arm in ARMS} for network in NETWORKS
         },

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from orbitdiff.errors import BadInput, IncompatibleKernel
 from orbitdiff.kernels import CosineVP, GaussianKernel, Parametrization
-from orbitdiff.orbit import TorusOrbit, circle, torus_posterior
+from orbitdiff.orbit import TorusOrbit, circle, torus, torus_posterior
 from orbitdiff.orbit.circle import cuts, trapezoid
 
 
@@ -195,6 +195,8 @@ def test_rows_go_through_in_passes_with_the_same_result(cuda, monkeypatch, gener
 
     monkeypatch.setattr(circle, "trapezoid", counted)
     monkeypatch.setattr(circle, "AT_ONCE", {False: 200, True: 400})
+    # four samples of two images of twelve coordinates
+    monkeypatch.setattr(torus, "AT_ONCE", {False: 100, True: 100})
     found = torus_posterior(f_t, f_0, sigma, permutations=lists)
     for one, two in zip(found, expected, strict=True):
         torch.testing.assert_close(one, two)
