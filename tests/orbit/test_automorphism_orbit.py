@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 
@@ -19,6 +21,7 @@ from orbitdiff.orbit import (
     automorphism_orbit,
     coset_chain,
 )
+from orbitdiff.orbit.rotation_proposals import super_fibonacci
 from orbitdiff.testing import EstimatorContract
 
 KERNEL = GaussianKernel(GeometricSigma(0.05, 10.0))
@@ -135,6 +138,31 @@ def test_groups_of_unequal_size_in_one_batch(parametrization):
         torch.testing.assert_close(found.info.log_evidence[row], alone.info.log_evidence[0])
         torch.testing.assert_close(found.info.ess[row], alone.info.ess[0])
         assert not found.value[row, n:].any()
+
+
+@pytest.mark.parametrize("bridge", [0.0, 0.3])
+def test_mean_velocity_of_conformers_by_brute_force(bridge):
+    """The mean of the conditional velocity over every rotation of a fine grid x all images."""
+    star = LabelledGraph((0, 1, 1, 1), ((0, 1, 1), (0, 2, 1), (0, 3, 1)))
+    group = graph_automorphisms(star)
+    kernel = HarmonicKernel(HarmonicPrior.from_bonds(bonds(star)), sigma=bridge)
+    generator = torch.Generator().manual_seed(1)
+    x_0 = cloud(3, generator, count=4)
+    sets = torch.stack([x_0, 1.1 * x_0.flip(1)], 1)
+    prior = torch.tensor([0.7, 0.3], dtype=torch.float64).log().expand(3, -1)
+    t = torch.tensor([0.5, 0.7, 0.9], dtype=torch.float64)
+    x_t = kernel.sample(x_0, t, generator=generator).x_t
+    grid, lists = super_fibonacci(10_000), group.elements()
+    images = torch.einsum("kij,bcpnj->bcpkni", grid, sets[:, :, lists]).flatten(1, 3)
+    log_w = kernel.log_prob(x_t[:, None], images, t[:, None])
+    log_w = log_w + prior[:, :, None, None].expand(-1, -1, 6, len(grid)).flatten(1)
+    velocity = kernel.target(x_t[:, None], images, t[:, None], VELOCITY)
+    expected = torch.einsum("bk,bkni->bni", torch.softmax(log_w, 1), velocity)
+    evidence = torch.logsumexp(log_w, 1) - math.log(6 * len(grid))
+    around = OrbitContext(automorphisms=(group,) * 3, conformers=sets, log_prior=prior)
+    found = AutomorphismOrbit(kernel, parametrization=VELOCITY)(x_t, x_0, t, context=around)
+    assert float((found.value - expected).abs().max()) < 1e-3
+    assert float((found.info.log_evidence - evidence).abs().max()) < 1e-3
 
 
 @pytest.mark.parametrize("sigma", [0.3, 0.8, 2.0])
