@@ -9,8 +9,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from orbitdiff.groups import LabelledGraph, graph_automorphisms
 from orbitdiff.groups.kabsch import kabsch
-from orbitdiff.kernels import GaussianKernel, GeometricSigma
-from orbitdiff.orbit import AutomorphismOrbit, OrbitContext
+from orbitdiff.kernels import AlignedCoupling, GaussianKernel, GeometricSigma
+from orbitdiff.kernels.harmonic_prior import HarmonicPrior
+from orbitdiff.orbit import (
+    AlignedPermutationOrbit,
+    AutomorphismOrbit,
+    OrbitContext,
+    torus_posterior,
+)
 from orbitdiff.orbit.rotation import rotation_posterior
 
 WAITING = ("_local_scalar_dense", "nonzero", "_linalg_eigh", "_linalg_svd", "is_nonzero", "equal")
@@ -105,6 +111,38 @@ def test_automorphisms_by_the_route_of_cuda(monkeypatch):
         found = automorphism_mean()
     assert torch.allclose(found, expected, atol=1e-12)
     assert not run.names.intersection(WAITING)
+
+
+def other_means():
+    """The exact means of cells, and of permutations under the aligned coupling."""
+    x_t, x_0, more, _ = problem()
+    lists, known = more["permutations"], more["permutation_mask"]
+    around = OrbitContext(permutations=lists, permutation_mask=known)
+    chain = torch.diag_embed(torch.ones(4), 1) + torch.diag_embed(torch.ones(4), -1) > 0
+    kernel = AlignedCoupling(HarmonicPrior.from_bonds(chain))
+    data = x_0[:, 0] - x_0[:, 0].mean(1, keepdim=True)
+    t = torch.tensor([0.5, 0.6, 0.7, 0.8], dtype=torch.float64)
+    noised = kernel.sample(data, t, generator=torch.Generator().manual_seed(0)).x_t
+    estimator = AlignedPermutationOrbit(kernel)
+
+    def run():
+        cells = torus_posterior(
+            x_t, x_0[:, 0], 0.01 * 30**t, permutations=lists, permutation_mask=known
+        )
+        return *cells, estimator(noised, data, t, context=around).value
+
+    return run
+
+
+def test_cells_and_aligned_permutations_by_the_route_of_cuda(monkeypatch):
+    run = other_means()
+    expected = run()
+    monkeypatch.setattr(torch.Tensor, "is_cuda", True)
+    with Recorded() as recorded:
+        found = run()
+    for one, other in zip(found, expected, strict=True):
+        assert torch.allclose(one, other, rtol=1e-9, atol=1e-9)
+    assert not recorded.names.intersection(WAITING)
 
 
 COMPILED = """
