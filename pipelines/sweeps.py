@@ -165,7 +165,8 @@ def change_section(
         changed["changes"] = [*(found.get("changes") or ()), *changes]
     if search:
         changed["search"] = {**(found.get("search") or {}), **search}
-    return changed | {name: value for name, value in others.items() if value not in ("", None, (), [])}
+    empty = ("", None, (), [])
+    return changed | {name: value for name, value in others.items() if value not in empty}
 
 
 def parse_values(text: str) -> tuple[str, list[Any]]:

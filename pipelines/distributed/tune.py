@@ -1,5 +1,6 @@
 """Ray Tune behind the Tuner protocol: each trial is a Ray Train run of its own."""
 
+import logging
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -212,6 +213,8 @@ def fit(experiment: Experiment, table: TrialTable, at_once: int) -> dict[str, st
         found.update((job_name(experiment.job(config)), status) for config, status in states)
         table.look(found)
 
+    # the table says what there is to say; Tune misses files of loggers that are off
+    logging.getLogger("ray.tune").setLevel(logging.ERROR)
     WATCHERS[plan.name] = look
     try:
         tuner.fit()

@@ -20,11 +20,10 @@ class Forwarder(tune.Callback):
     """Knows nothing itself."""
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        """Tell the watcher, a few times a second."""
+        """Tell the watcher, after each of Tune's steps; after the last one states mean less.
+
+        An experiment that is interrupted ends with its running trials terminated.
+        """
         if trials and trials[0].experiment_dir_name in WATCHERS:
             states = [(trial.config, trial.status) for trial in trials]
             WATCHERS[trials[0].experiment_dir_name](states)
-
-    def on_experiment_end(self, trials: list[Any], **info: Any) -> None:
-        """Tell it a last time."""
-        self.on_step_end(0, trials)

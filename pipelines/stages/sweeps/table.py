@@ -11,7 +11,8 @@ from typing import Any
 from orbitdiff.export import write_atomically
 from orbitdiff.metrics.comparison import paired, spread
 from pipelines.stages.sweeps.gradient import gradient_variance
-from pipelines.stages.sweeps.space import Point, Trial, used_settings
+from pipelines.stages.sweeps.settings import used_settings
+from pipelines.stages.sweeps.space import Point, Trial
 from pipelines.stages.sweeps.trial import figures, outcome
 
 __all__ = ["FIGURES", "point_rows", "trial_row", "write_tables"]
