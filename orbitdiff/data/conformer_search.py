@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 __all__ = ["LEVELS", "Failure", "Found", "SearchSettings", "search"]
 
 LEVELS = ("etkdg", "mmff", "xtb")
+LARGEST_SEED = 2**30
+"""RDKit multiplies: 0 would embed the same conformer each time, and more overflows."""
+
 MMFF_STEPS = 2000
 MMFF_SAME_ENERGY = 0.005
 """kcal/mol, in place of `same_energy` before xTB: rotamers of OH and NH2 whose heavy atoms agree
@@ -152,7 +155,7 @@ def search(
         return Failure("unusable SMILES", str(error))
     run = _Search(molecule, settings, started)
     try:
-        start = stream(seed, "conformers", smiles).initial_seed() % (2**31 - 1)
+        start = 1 + stream(seed, "conformers", smiles).initial_seed() % LARGEST_SEED
         coords = run.embed(start)
         energies = np.zeros(len(coords))
         if level != "etkdg":

@@ -11,7 +11,8 @@ from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import partial
 from hashlib import sha256
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
+from importlib.util import find_spec
 from io import StringIO, TextIOWrapper
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,13 @@ CHUNK = 16
 GRACE = 30
 """Seconds that a molecule may take beyond its limit before its process is ended."""
 
+PRELOAD = (
+    "orbitdiff.data.conformer_search",
+    "rdkit.Chem.rdDistGeom",
+    "rdkit.Chem.rdForceFieldHelpers",
+    "scipy.optimize",
+    "tblite.interface",
+)
 DECIMALS = 4
 NOTES = {
     "etkdg": "ETKDGv3 geometries, energies unknown",
@@ -191,8 +199,7 @@ def build_chunk(
     lines = []
     find = partial(search, level=level, seed=seed, settings=settings)
     limit = math.ceil(settings.max_seconds) + GRACE
-    preload = "orbitdiff.data.conformer_search"
-    with Isolated(find, max_seconds=limit, preload=preload) as isolated:
+    with Isolated(find, max_seconds=limit, preload=PRELOAD) as isolated:
         for smiles in chunk:
             lines.append(json.dumps(to_row(smiles, isolated(smiles))) + "\n")
     with packed(part_path(parts, chunk)) as file:
@@ -239,11 +246,7 @@ def gather(parts: Sequence[Path], out: Path) -> dict[str, Any]:
                 file.write(json.dumps(row) + "\n")
     write_atomically(out / FAILURES, listed.getvalue())
     return {
-        "counts": {
-            "ensembles": ensembles,
-            "conformers": conformers,
-            "failures": sum(failures.values()),
-        },
+        "counts": {"ensembles": ensembles, "conformers": conformers, "failures": failures.total()},
         "failures": dict(sorted(failures.items())),
         "dropped_conformers": dict(sorted(dropped.items())),
         "seconds": round(seconds, 1),
@@ -280,13 +283,7 @@ def packed(path: Path) -> Iterator[TextIOWrapper]:
 def software(level: str, settings: SearchSettings) -> dict[str, str]:
     """Versions of what the coordinates depend on."""
     names = ["rdkit", *(["tblite"] if level == "xtb" and settings.engine == "tblite" else [])]
-    found = {}
-    for name in names:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "unknown"
-    return found
+    return {name: version(name) for name in names if find_spec(name)}
 
 
 def summary(manifest: dict[str, Any]) -> str:

@@ -2,7 +2,7 @@
 
 import multiprocessing
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
 from types import TracebackType
 from typing import Any, Generic, NamedTuple, TypeVar, final
@@ -35,19 +35,19 @@ class Isolated(Generic[Item, Result]):
         Found by the child under its module and name.
     max_seconds : int
         For one item.
-    preload : str
-        Module that the children share, so that each starts in a few milliseconds.
+    preload : sequence of str
+        Modules that the children share, so that each starts in a few milliseconds.
     """
 
     def __init__(
-        self, function: Callable[[Item], Result], *, max_seconds: int, preload: str
+        self, function: Callable[[Item], Result], *, max_seconds: int, preload: Sequence[str]
     ) -> None:
         kinds = multiprocessing.get_all_start_methods()
         self._context: Any = multiprocessing.get_context(
             "forkserver" if "forkserver" in kinds else "spawn"
         )
         if "forkserver" in kinds:
-            self._context.set_forkserver_preload([preload])
+            self._context.set_forkserver_preload(list(preload))
         self._function, self._max_seconds = function, max_seconds
         self._process: Any = None
         self._connection: Connection | None = None
@@ -107,8 +107,8 @@ class Isolated(Generic[Item, Result]):
         if code < 0:
             return Ended("crashed", signal.Signals(-code).name)
         raise OrbitDiffError(
-            f"the worker process ended with code {code}; a script that starts this needs "
-            "`if __name__ == '__main__':` around the call"
+            f"the worker process ended with code {code}: its function must be importable, and a "
+            "script that starts this needs `if __name__ == '__main__':` around the call"
         )
 
 
