@@ -20,8 +20,17 @@ from orbitdiff.tasks.base import CONFIGS, config_type
 __all__ = ["Params", "RunParams", "load"]
 
 SECTIONS = (
-    "versions", "builds", "finetunes", "steps", "calls", "whole", "baselines", "datasets", "reports",
-)  # fmt: skip
+    "versions",
+    "builds",
+    "finetunes",
+    "steps",
+    "calls",
+    "whole",
+    "baselines",
+    "sweeps",
+    "datasets",
+    "reports",
+)
 
 
 @final
