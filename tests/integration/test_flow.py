@@ -143,7 +143,11 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
             except OSError:
                 assert process.poll() is None, (tmp_path / "server.log").read_text()
                 time.sleep(0.5)
-        yield
+        from prefect.settings import PREFECT_API_URL, temporary_settings
+
+        # settings are read at the first import, which may be that of another test
+        with temporary_settings({PREFECT_API_URL: f"http://127.0.0.1:{port}/api"}):
+            yield
     finally:
         process.terminate()
         process.wait(30)
@@ -166,12 +170,21 @@ def test_deployments_of_the_repository_run_on_a_server(project: Path, server: No
     shutil.copytree(ROOT / "infra", project / "infra")
     shutil.copytree(ROOT / "pipelines", project / "pipelines")
     command("work-pool", "create", "local", "--type", "process")
+    command(
+        "work-pool", "create", "cluster", "--type", "kubernetes",
+        "--base-job-template", "infra/kubernetes_pool.json",
+    )  # fmt: skip
     command("deploy", "--prefect-file", "infra/prefect.yaml", "--all", cwd=project)
     from prefect.client.orchestration import get_client
 
     with get_client(sync_client=True) as client:
         deployments = {found.name: found for found in client.read_deployments()}
-    assert set(deployments) == {"crystals-demo", "crystals-cpu", "toy"}
+    assert set(deployments) == {
+        "crystals-demo", "crystals-cpu", "toy", "nightly", "nightly-cluster", "weekly",
+        "weekly-cluster", "train", "train-cluster",
+    }  # fmt: skip
+    pools = {name: found.work_pool_name for name, found in deployments.items()}
+    assert all((pools[name] == "cluster") == name.endswith("-cluster") for name in pools)
     assert not any(s.active for found in deployments.values() for s in found.schedules)
     assert deployments["crystals-cpu"].schedules[0].schedule.cron == "15 2 * * 6"
 
