@@ -165,7 +165,7 @@ def change_section(
         changed["changes"] = [*(found.get("changes") or ()), *changes]
     if search:
         changed["search"] = {**(found.get("search") or {}), **search}
-    empty = ("", None, (), [])
+    empty: tuple[Any, ...] = ("", None, (), [])
     return changed | {name: value for name, value in others.items() if value not in empty}
 
 
