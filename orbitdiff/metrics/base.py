@@ -45,6 +45,10 @@ class TimeLimit(Exception):
     """A comparison took longer than it may."""
 
 
+AGAIN = 0.05
+"""Seconds after which a limit strikes again."""
+
+
 @contextmanager
 def time_limit(seconds: float) -> Iterator[None]:
     """Raise TimeLimit where the block takes longer; no limit outside a process's main thread.
@@ -66,7 +70,8 @@ def time_limit(seconds: float) -> Iterator[None]:
         raise TimeLimit(f"took longer than {seconds:g} s")
 
     before = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    # again and again: an error raised where a library swallows errors would end the limit
+    signal.setitimer(signal.ITIMER_REAL, seconds, min(seconds, AGAIN))
     try:
         yield
     finally:
