@@ -14,6 +14,7 @@ from pipelines.verbs.evaluate import evaluate
 from pipelines.verbs.generate import generate
 from pipelines.verbs.options import CheckpointName, Seed, choose, known_task
 from pipelines.verbs.prepare import prepare
+from pipelines.verbs.sweep import sweep
 
 if TYPE_CHECKING:
     from pipelines.params import Params
@@ -188,6 +189,7 @@ def build(
 app.command()(prepare)
 app.command()(generate)
 app.command()(evaluate)
+app.command()(sweep)
 app.command()(diagnose)
 
 
