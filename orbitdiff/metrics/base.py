@@ -71,7 +71,7 @@ def time_limit(seconds: float) -> Iterator[None]:
 
     before = signal.signal(signal.SIGALRM, stop)
     # again and again: an error raised where a library swallows errors would end the limit
-    signal.setitimer(signal.ITIMER_REAL, seconds, min(seconds, AGAIN))
+    signal.setitimer(signal.ITIMER_REAL, seconds, AGAIN)
     try:
         yield
     finally:
