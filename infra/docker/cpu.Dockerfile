@@ -10,8 +10,8 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/*
 
 ARG UID=1000
-RUN useradd --create-home --uid "${UID}" orbitdiff && install --directory --owner=orbitdiff /work /work/orbitdiff
-WORKDIR /work/orbitdiff
+RUN useradd --create-home --uid "${UID}" orbitdiff && install --directory --owner=orbitdiff /opt/orbitdiff
+WORKDIR /opt/orbitdiff
 
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 \
     PIP_NO_CACHE_DIR=1 \

@@ -99,7 +99,7 @@ class TestCompose:
         assert driver["num_cpus"] == 0
         for name in ("ray-head", "ray-worker", "prefect-worker"):
             assert environment(SERVICES[name])["RAY_AUTH_MODE"] == "token"
-            assert "..:/work/orbitdiff" in SERVICES[name]["volumes"]
+            assert "..:/opt/orbitdiff" in SERVICES[name]["volumes"]
 
     def test_mlflow_takes_its_options_and_the_host_names_in_use(self) -> None:
         pytest.importorskip("mlflow")

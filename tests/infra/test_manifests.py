@@ -116,7 +116,7 @@ class TestRayJobs:
         spec = read(path)["spec"]
         folder = re.match(r"env --chdir=(\S+) orbitdiff ", spec["entrypoint"])
         assert folder
-        assert folder[1] == "/work/orbitdiff"
+        assert folder[1] == "/opt/orbitdiff"
         orbitdiff_parses(spec["entrypoint"])
         asked = re.search(r"train.num_workers=(\d+)", spec["entrypoint"])
         if asked:
