@@ -2,9 +2,11 @@
 
 import csv
 import math
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ __all__ = [
     "PromptFields",
     "field_columns",
     "fields_to_row",
+    "in_fixed_order",
     "prompt",
     "prompt_fields",
     "read_properties",
@@ -47,6 +50,13 @@ STRUCTURAL = ("spacegroup number", "crystal system")
 """Fields that tell the symmetry of the answer."""
 
 DECIMALS = 4
+
+SHARING = r"(?:corner|edge|face)"
+LISTS = (
+    (rf"{SHARING}(?:(?:, and |, | and ){SHARING})+(?=-sharing)", SHARING),
+    (r"(?<= oriented in the )\([^.]*?(?= directions)", r"\([^()]*\)"),
+)
+"""Lists that robocrys writes in the order of a Python set of strings, and their items."""
 
 
 @dataclass(frozen=True)
@@ -160,6 +170,32 @@ def prompt(fields: PromptFields, kind: str, *, seed: int) -> str:
 def rounded(value: float) -> str:
     """Return a number at four decimals, without trailing zeros and without a negative zero."""
     return str(round(value, DECIMALS) + 0.0)
+
+
+def in_fixed_order(text: str) -> str:
+    """Sort the lists of a Robocrystallographer text whose order is chance.
+
+    robocrys joins sets of strings (`corner, edge, and face-sharing`, directions of layers), so that
+    their order changes from one process to the next, and would tell splits apart that were
+    described in different ones.
+
+    Parameters
+    ----------
+    text : str
+
+    Returns
+    -------
+    str
+        The same text with these lists in alphabetical order.
+    """
+
+    def in_order(found: re.Match[str], item: str) -> str:
+        items = iter(sorted(re.findall(item, found.group())))
+        return re.sub(item, lambda _: next(items), found.group())
+
+    for whole, item in LISTS:
+        text = re.sub(whole, partial(in_order, item=item), text)
+    return text
 
 
 def read_properties(path: Path) -> dict[str, dict[str, float]]:

@@ -35,6 +35,8 @@ class TrialTable:
         Running state of the sweep.
     on_end : callable
         Called once for each trial of a job that has ended or was stopped.
+    total : int
+        Jobs that will be tried; a search tries a part of them.
     console : rich.console.Console, optional
     """
 
@@ -44,11 +46,13 @@ class TrialTable:
         root: Path,
         *,
         on_end: Callable[[Trial], None],
+        total: int,
         console: Console | None = None,
     ) -> None:
         self.jobs = jobs
         self.root = root
         self.on_end = on_end
+        self.total = total
         self.console = console or Console()
         self.states: dict[str, str] = {}
         self.told: set[str] = set()
@@ -96,12 +100,14 @@ class TrialTable:
         status, *rest = self.cells(name)
         words = ("step", "error", "ms/step", "ESS")
         said = "  ".join(f"{word} {cell}" for word, cell in zip(words, rest, strict=True))
-        return f"[{len(self.told)}/{len(self.jobs)}] {name}  {status}  {said}"
+        return f"[{len(self.told)}/{self.total}] {name}  {status}  {said}"
 
     def table(self) -> Table:
         """Running jobs and the best of those that have ended."""
-        counts = Counter(self.status(name) for name in self.jobs)
-        title = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
+        counts = Counter(self.status(name) for name in self.states if name in self.jobs)
+        del counts["waiting"]
+        counts["waiting"] = self.total - counts.total()
+        title = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()) if count)
         table = Table("trial", "status", title=title, title_justify="left", box=None)
         for head in ("step", "error", "ms/step", "ESS"):
             table.add_column(head, justify="right")

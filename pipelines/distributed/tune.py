@@ -84,7 +84,8 @@ class RayTuner:
             ray = self.executor._connect()
             every = [trial for job in todo.values() for trial in job]
             at_once = concurrent(every, ray.cluster_resources())
-            with TrialTable(todo, root, on_end=on_end) as table:
+            most = min(len(todo), plan.search.points) if is_search(plan.search) else len(todo)
+            with TrialTable(todo, root, on_end=on_end, total=most) as table:
                 found = fit(Experiment(plan, todo, root), table, at_once)
         if left := [
             name for name, status in found.items() if status not in ("TERMINATED", "ERROR")
@@ -109,6 +110,11 @@ def job_name(job: Sequence[Trial]) -> str:
 def is_whole(search: Search) -> bool:
     """True where every trial is run to its end, so that its own folder says all about it."""
     return (search.kind, search.scheduler) == ("grid", "none")
+
+
+def is_search(search: Search) -> bool:
+    """True where the values are chosen one after the other."""
+    return search.kind == "optuna"
 
 
 def ended(job: Sequence[Trial], root: Path) -> bool:
@@ -151,7 +157,7 @@ class Experiment:
     @property
     def chooses(self) -> bool:
         """A search chooses the values; a grid has the jobs' names."""
-        return self.plan.search.kind == "optuna"
+        return is_search(self.plan.search)
 
     @property
     def space(self) -> dict[str, Any]:
@@ -217,9 +223,11 @@ def fit(experiment: Experiment, table: TrialTable, at_once: int) -> dict[str, st
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
     WATCHERS[plan.name] = look
     try:
-        tuner.fit()
+        results = tuner.fit()
     finally:
         del WATCHERS[plan.name]
+    if not found:  # every trial had ended before
+        look([(trial.config, trial.status) for trial in results._experiment_analysis.trials])
     return found
 
 

@@ -21,6 +21,7 @@ from orbitdiff.data.prompts import (
     PromptFields,
     field_columns,
     fields_to_row,
+    in_fixed_order,
     prompt,
     prompt_fields,
     read_properties,
@@ -185,6 +186,26 @@ def test_properties_of_a_table(tmp_path: Path) -> None:
         read_properties(path)
     with pytest.raises(BadInput, match="nowhere"):
         read_properties(tmp_path / "nowhere.csv")
+
+
+@pytest.mark.parametrize(
+    ("written", "fixed"),
+    [
+        ("a mixture of distorted face, edge, and corner-sharing CuO6",
+         "a mixture of distorted corner, edge, and face-sharing CuO6"),
+        ("a mixture of edge and corner-sharing TiO6", "a mixture of corner and edge-sharing TiO6"),
+        ("to form corner-sharing TiO6 octahedra", "to form corner-sharing TiO6 octahedra"),
+        ("that share faces with two, edges with six, and corners with one",
+         "that share faces with two, edges with six, and corners with one"),
+        ("one sheet oriented in the (1, 0, 0) and (0, 0, 1) directions. In the (1, 0, 0)",
+         "one sheet oriented in the (0, 0, 1) and (1, 0, 0) directions. In the (1, 0, 0)"),
+        ("ribbons oriented in the (1, 0, 0); (0, 1, 0); and (0, 0, 1) directions.",
+         "ribbons oriented in the (0, 0, 1); (0, 1, 0); and (1, 0, 0) directions."),
+    ],
+)  # fmt: skip
+def test_lists_of_chance_are_sorted(written: str, fixed: str) -> None:
+    assert in_fixed_order(written) == fixed
+    assert in_fixed_order(fixed) == fixed
 
 
 def test_examples_of_the_data_description() -> None:

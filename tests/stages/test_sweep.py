@@ -169,6 +169,7 @@ def test_advice_takes_the_cheapest_of_the_lowest_errors(
         point("exact", 1.0, 10.0, exact=True),
         point("4", 1.3, 5.0, gap=(0.3, 0.01)),
         point("16", 1.01, ms, gap=gap),
+        point("20", 1.015, 0.97 * ms, gap=gap),
         point("64", 1.0, 40.0, gap=(0.0, 0.01)),
         point("256", 0.5, 100.0, gap=(-0.5, 0.01), complete=False),
     ]
@@ -178,7 +179,7 @@ def test_advice_takes_the_cheapest_of_the_lowest_errors(
     text = markdown(points, advice, title="t")
     assert text.index("**exact**") < text.index("| chosen | 16 |") < text.index("| lowest | 64 |")
     assert "0 of 1" not in text
-    alone = advise(points[1:4])
+    alone = advise(points[1:5])
     assert (alone["exact"], alone["take"]) == (None, None)
     assert advise(points[:1])["point"] is None
 

@@ -8,6 +8,8 @@ __all__ = ["NEAR", "advise", "markdown"]
 
 NEAR = 0.02
 """A cheaper point may have an error this much larger, as a share of the lowest."""
+NOISE = 0.05
+"""Times of a step that differ by less, as a share, are level: the lower error is chosen."""
 LEVEL = 0.005
 """Differences to exact below this share of its error do not count, however certain."""
 STUDENT = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23)
@@ -38,12 +40,13 @@ def advise(rows: Sequence[Row]) -> dict[str, Any]:
                 "exact": exact and exact["name"], "take": None}  # fmt: skip
     best = min(sampled, key=error_of)
     near = [row for row in sampled if error_of(row) <= error_of(best) * (1 + NEAR)]
-    chosen = min(near, key=lambda row: row["step_seconds"]["mean"])
+    cheapest = min(map(cost_of, near))
+    chosen = min((row for row in near if cost_of(row) <= cheapest * (1 + NOISE)), key=error_of)
     take, verdict = compare(chosen, exact)
     text = f"Sampled: {words(chosen)} has {said(chosen)}."
     if chosen is not best:
         text += f" The lowest error, {error_of(best):.4g}, is that of {words(best)}, at "
-        text += f"{1e3 * best['step_seconds']['mean']:.3g} ms a step."
+        text += f"{1e3 * cost_of(best):.3g} ms a step."
     if exact is not None:
         text += f" Exact: {said(exact)}."
     return {
@@ -58,6 +61,11 @@ def advise(rows: Sequence[Row]) -> dict[str, Any]:
 def error_of(row: Row) -> float:
     """Mean validation error."""
     return float(row["validation_error"]["mean"])
+
+
+def cost_of(row: Row) -> float:
+    """Seconds of a step."""
+    return float(row["step_seconds"]["mean"])
 
 
 def compare(chosen: Row, exact: Row | None) -> tuple[str | None, str]:
@@ -95,7 +103,7 @@ def said(row: Row) -> str:
         parts.append(f"gradient variance {number(row['gradient_variance'])}")
     if row["ess"]:
         parts.append(f"ESS {row['ess']['mean']:.3g}")
-    parts.append(f"{1e3 * row['step_seconds']['mean']:.3g} ms a step")
+    parts.append(f"{1e3 * cost_of(row):.3g} ms a step")
     return ", ".join(parts)
 
 
