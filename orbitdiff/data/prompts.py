@@ -20,9 +20,9 @@ from orbitdiff.seeding import stream
 __all__ = [
     "KINDS",
     "PromptFields",
+    "canonical_text",
     "field_columns",
     "fields_to_row",
-    "in_fixed_order",
     "prompt",
     "prompt_fields",
     "read_properties",
@@ -51,6 +51,7 @@ STRUCTURAL = ("spacegroup number", "crystal system")
 
 DECIMALS = 4
 
+NUMPY_INTEGER = r"np\.int64\((-?\d+)\)"
 SHARING = r"(?:corner|edge|face)"
 LISTS = (
     (rf"{SHARING}(?:(?:, and |, | and ){SHARING})+(?=-sharing)", SHARING),
@@ -172,12 +173,12 @@ def rounded(value: float) -> str:
     return str(round(value, DECIMALS) + 0.0)
 
 
-def in_fixed_order(text: str) -> str:
-    """Sort the lists of a Robocrystallographer text whose order is chance.
+def canonical_text(text: str) -> str:
+    """Take out of a Robocrystallographer text what is chance or an accident of printing.
 
-    robocrys joins sets of strings (`corner, edge, and face-sharing`, directions of layers), so that
-    their order changes from one process to the next, and would tell splits apart that were
-    described in different ones.
+    robocrys joins sets of strings (`corner, edge, and face-sharing`, directions of layers): their
+    order changes from one process to the next, and would tell splits apart that were described in
+    different ones. Under numpy 2 it writes directions as `(np.int64(0), np.int64(0), np.int64(1))`.
 
     Parameters
     ----------
@@ -186,13 +187,14 @@ def in_fixed_order(text: str) -> str:
     Returns
     -------
     str
-        The same text with these lists in alphabetical order.
+        The same text with these lists in alphabetical order and directions as `(0, 0, 1)`.
     """
 
     def in_order(found: re.Match[str], item: str) -> str:
         items = iter(sorted(re.findall(item, found.group())))
         return re.sub(item, lambda _: next(items), found.group())
 
+    text = re.sub(NUMPY_INTEGER, r"\1", text)
     for whole, item in LISTS:
         text = re.sub(whole, partial(in_order, item=item), text)
     return text
