@@ -13,7 +13,7 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -60,12 +60,30 @@ def cluster_of(cpus: tuple[int, ...]) -> Iterator[None]:
         cluster.shutdown()
 
 
+class Unsaved:
+    """A Ray worker whose trainings start anew and keep no checkpoint."""
+
+    def __init__(self, worker: Worker) -> None:
+        self.rank, self.world_size, self.device = worker.rank, worker.world_size, worker.device
+        self.wrap = worker.wrap
+
+    @contextmanager
+    def restore(self) -> Iterator[None]:
+        """Give no checkpoint."""
+        yield None
+
+    def report(self, metrics: Mapping[str, float], checkpoint: Path | None) -> None:
+        """Keep nothing."""
+
+    def say(self, line: str) -> None:
+        """Show nothing."""
+
+
 def step_ms(worker: Worker, config: dict[str, Any], batch: int, folder: Path) -> list[float]:
-    """Milliseconds per step of each stretch of a training, the first left out."""
+    """Milliseconds of each step of a training, the first ten left out."""
     steps, settings = config["steps"], config["settings"]
-    stretch = max(1, steps // 6)
     numbers = replace(
-        settings.train, batch_size=batch, steps=steps, log_every=stretch, validate_every=steps,
+        settings.train, batch_size=batch, steps=steps, log_every=1, validate_every=steps,
         checkpoint_every=steps, snapshot_every=0, num_workers=1,
     )  # fmt: skip
     quick = replace(settings, validation=replace(settings.validation, num=4, sigmas=(0.1,)))
@@ -75,11 +93,11 @@ def step_ms(worker: Worker, config: dict[str, Any], batch: int, folder: Path) ->
     if worker.rank:
         return []
     records = [json.loads(line) for line in history.path.read_text().splitlines()]
-    return [1e3 * x["step_seconds"] for x in records if x["kind"] == "train"][1:]
+    return [1e3 * x["step_seconds"] for x in records if x["kind"] == "train"][10:]
 
 
 def all_reduce_ms(size: int, repeats: int = 30) -> float:
-    """Milliseconds of an all-reduce of `size` bytes over the workers."""
+    """Milliseconds of an all-reduce of `size` bytes over the workers, median of the repeats."""
     value, seconds = torch.ones(size // 4), []
     for _ in range(repeats + 3):
         torch.distributed.barrier()
@@ -92,23 +110,23 @@ def all_reduce_ms(size: int, repeats: int = 30) -> float:
 
 def probe(worker: Worker, config: dict[str, Any]) -> dict[str, Any]:
     """Measure one layout, all workers at once (runs under Ray Train)."""
-    rank, folder = worker.rank, Path(config["folder"])
-    found: dict[str, Any] = {"point": []}
+    rank, folder, batch = worker.rank, Path(config["folder"]), config["batch"]
     several = worker.world_size > 1
-    batches = [config["batch"] // worker.world_size] if several else config["batches"]
-    alone: dict[str, list[float]] = {str(batch): [] for batch in batches}
+    alone = [batch // 2] if several else [batch // 4, batch // 2, batch]
+    times: dict[str, list[float]] = {}
     for repeat in range(config["repeats"]):
-        for batch in batches:
+        for size in alone:
             if several:
                 torch.distributed.barrier()
-            place = folder / f"alone-{rank}-{batch}-{repeat}"
-            alone[str(batch)] += step_ms(LocalWorker(place), config, batch, place)
-    found["alone"] = {batch: statistics.median(times) for batch, times in alone.items()}
+            place = folder / f"alone-{rank}-{size}-{repeat}"
+            found = step_ms(LocalWorker(place), config, size, place)
+            times.setdefault(f"alone {size}", []).extend(found)
+        place = folder / f"point-{rank}-{repeat}"
+        times.setdefault("point", []).extend(step_ms(Unsaved(worker), config, batch, place))
     if several:
-        found["all_reduce"] = {str(size): all_reduce_ms(size) for size in SIZES}
-    # last: a reported checkpoint would be where a second training resumes
-    found["point"] = step_ms(worker, config, config["batch"], folder / f"point-{rank}")
-    return found
+        for size in SIZES:
+            times[f"all-reduce {size}"] = [all_reduce_ms(size)]
+    return times
 
 
 def checkpoint_seconds(folder: Path, config: dict[str, Any]) -> dict[str, float]:
@@ -142,31 +160,30 @@ def host_us(make: Callable[[int, int], Any], points: int, size: int = 128) -> fl
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=240)
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=80)
+    parser.add_argument("--repeats", type=int, default=4)
     parser.add_argument("--batch", type=int, default=64)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     state, batch = hardware(torch.device("cpu")), arguments.batch
     run = load().select("crystals", "cpu", dataset="prototypes", estimator="exact", seed=0)
-    found: dict[str, dict[str, Any]] = {}
+    times: dict[str, dict[str, list[float]]] = {}
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
         config = {
             "settings": run.settings, "arm": run.arm, "data": str(prepared(root)), "batch": batch,
-            "batches": [batch // 4, batch // 2, batch], "steps": arguments.steps,
-            "repeats": arguments.repeats,
+            "steps": arguments.steps, "repeats": arguments.repeats,
         }  # fmt: skip
         for layout, cpus in LAYOUTS.items():
             folder = root / layout
             with cluster_of(cpus):
-                found[layout] = RayExecutor().fit(
+                times[layout] = RayExecutor().fit(
                     probe, {**config, "folder": str(folder)}, name="fit", storage=folder,
                     num_workers=sum(cpus),
                 )  # fmt: skip
-            print(layout, json.dumps(found[layout]), flush=True)
         checkpoint = checkpoint_seconds(root, config)
-    pairs = {layout: found[layout] for layout in ("1x2", "2x1")}
+    usual = {k: {name: typical(x) for name, x in found.items()} for k, found in times.items()}
+    half = f"alone {batch // 2}"
     points = {"crystals": 5, "conformers": 18, "backbones": 128}
     content = {
         "what": __doc__.splitlines()[0],
@@ -174,18 +191,34 @@ def main() -> None:
         "size": "cpu",
         "config": vars(arguments),
         "batch": batch,
-        "alone_ms": rounded(found["1x1"]["alone"]),
-        "together_ms": {k: round(x["alone"][str(batch // 2)], 3) for k, x in pairs.items()},
-        "all_reduce_ms": {layout: rounded(x["all_reduce"]) for layout, x in pairs.items()},
+        "alone_ms": by_size(usual["1x1"], "alone"),
+        "together_ms": {layout: usual[layout][half] for layout in ("1x2", "2x1")},
+        "jitter": {layout: jitter(times[layout][half]) for layout in ("1x2", "2x1")},
+        "all_reduce_ms": {
+            layout: by_size(usual[layout], "all-reduce") for layout in ("1x2", "2x1")
+        },
         "checkpoint": checkpoint,
         "host_us_per_sample": {k: host_us(make, points[k]) for k, make in datasets().items()},
-        "points_ms": {k: round(statistics.median(x["point"]), 3) for k, x in found.items()},
+        "points_ms": {layout: found["point"] for layout, found in usual.items()},
     }
     write("nodes_cpu", content)
 
 
-def rounded(values: dict[str, float]) -> dict[str, float]:
-    return {name: round(value, 4) for name, value in values.items()}
+def typical(values: list[float]) -> float:
+    """Median over the means of ten values at a time."""
+    means = [statistics.fmean(values[i : i + 10]) for i in range(0, len(values), 10)]
+    return round(statistics.median(means), 3)
+
+
+def jitter(values: list[float]) -> float:
+    """Standard deviation as a share of the median, from the median absolute deviation."""
+    middle = statistics.median(values)
+    return round(1.4826 * statistics.median(abs(x - middle) for x in values) / middle, 4)
+
+
+def by_size(values: dict[str, float], kind: str) -> dict[str, float]:
+    """Values of one kind by the number behind its name."""
+    return {name.split()[1]: ms for name, ms in values.items() if name.split()[0] == kind}
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ that `scale_counts` recorded (GPU). Assumptions of the hardware are fields of `C
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,6 +26,7 @@ __all__ = [
     "buckets",
     "exposed",
     "gpu_seconds",
+    "largest_of",
     "step",
 ]
 
@@ -127,6 +129,11 @@ def gpu_seconds(cost: Cost, batch: float, gpu: GPU) -> tuple[float, float]:
     return float(whole), float(whole * device[backward].sum() / device.sum())
 
 
+def largest_of(number: int) -> float:
+    """Expected largest of some standard normal deviations (Blom's approximation)."""
+    return NormalDist().inv_cdf((number - 0.375) / (number + 0.25))
+
+
 def step(
     cost: Cost,
     compute: tuple[float, float],
@@ -146,8 +153,7 @@ def step(
         exchange = exposed(sizes, compute[1] if cluster.overlap else 0.0, reduce)
         if cost.buffers:  # rank 0 sends them before each forward: half an empty all-reduce
             exchange += reduce(0) / 2
-    # expected largest of `workers` normal deviations
-    waiting = compute[0] * cluster.jitter * math.sqrt(2 * math.log(workers))
+    waiting = compute[0] * cluster.jitter * largest_of(workers)
     return Parts(input_seconds, compute[0], exchange, waiting)
 
 
@@ -183,7 +189,8 @@ class Measured:
         link = self.links.get(layout, Link(0.0, math.inf))
         slower = self.contention.get(layout, 1.0)
         compute = slower * self.seconds(self.content["batch"] / workers)
-        cluster = Cluster(workers // nodes, link, link, overlap=False, tree=False, jitter=0.0)
+        jitter = self.content["jitter"].get(layout, 0.0)
+        cluster = Cluster(workers // nodes, link, link, overlap=False, tree=False, jitter=jitter)
         return step(cost, (compute, 0.0), workers, cluster)
 
     @property

@@ -94,7 +94,7 @@ def cost_table(measured: Measured) -> str:
 def measured_table(measured: Measured) -> str:
     """Measured and predicted steps of the layouts on one machine."""
     head = ["nodes x workers", "batch per worker", "measured ms", "predicted ms", "error",
-            "compute ms", "all-reduce ms"]  # fmt: skip
+            "compute ms", "all-reduce ms", "waiting ms"]  # fmt: skip
     rows, cost = [], count(workloads()[0])
     for layout, ms in measured.content["points_ms"].items():
         nodes, each = map(int, layout.split("x"))
@@ -103,7 +103,7 @@ def measured_table(measured: Measured) -> str:
         rows.append(
             [layout, str(measured.content["batch"] // (nodes * each)), digits(ms), digits(found),
              f"{100 * (found / ms - 1):+.0f} %", digits(1e3 * parts.compute),
-             digits(1e3 * parts.exchange, 2)]
+             digits(1e3 * parts.exchange, 2), digits(1e3 * parts.waiting, 2)]
         )  # fmt: skip
     return table(head, rows)
 

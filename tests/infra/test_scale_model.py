@@ -175,6 +175,11 @@ class TestExchange:
         # ready at 1, 4 and 8; sent from 1 to 3, 4 to 10, 10 to 18
         assert scale_cluster.exposed(sizes, 8.0, lambda size: 2 * size) == pytest.approx(10.0)
 
+    @pytest.mark.parametrize("workers", [1, 2, 8, 512])
+    def test_slowest_worker_against_draws(self, workers: int) -> None:
+        drawn = np.random.default_rng(0).normal(size=(4000, workers)).max(1).mean()
+        assert scale_cluster.largest_of(workers) == pytest.approx(drawn, rel=0.05, abs=0.05)
+
     def test_gpu_is_as_slow_as_the_slower_of_device_and_host(
         self, small: scale_counts.Workload
     ) -> None:
@@ -196,6 +201,7 @@ def measurements(**changes: Any) -> dict[str, Any]:
         "batch": 64,
         "alone_ms": {str(size): 3.0 + 0.2 * size for size in (16, 32, 64)},
         "together_ms": {"1x2": 1.5 * (3.0 + 0.2 * 32), "2x1": 3.0 + 0.2 * 32},
+        "jitter": {"1x2": 0.0, "2x1": 0.1},
         "all_reduce_ms": {"1x2": reduce, "2x1": reduce},
         "checkpoint": {"bytes": 10**6, "seconds": 0.01},
         "host_us_per_sample": {"crystals": 2.0, "conformers": 20.0, "backbones": 2.0},
@@ -218,7 +224,10 @@ class TestMeasured:
         assert found.predict(1, 1, cost).total == pytest.approx(3e-3 + 64 * 0.2e-3)
         gradients = 4 * cost.num_parameters
         exchange = 2e-4 + gradients / 1e9 + 1e-4  # one bucket, and the buffers
-        assert found.predict(2, 2, cost).total == pytest.approx(9.4e-3 + exchange)
+        waiting = 9.4e-3 * 0.1 / np.sqrt(np.pi)  # expected larger one of two normal deviations
+        assert found.predict(2, 2, cost).total == pytest.approx(
+            9.4e-3 + exchange + waiting, rel=2e-3
+        )
         assert found.predict(1, 2, cost).total == pytest.approx(1.5 * 9.4e-3 + exchange)
 
     def test_points_are_not_used_to_predict_them(self, small: scale_counts.Workload) -> None:
@@ -269,7 +278,7 @@ class TestCommitted:
     def test_measured_points_are_reproduced(self) -> None:
         measured = scale_cluster.Measured(json.loads(RESULTS.read_text()))
         load, cores = measured.content["load_before"][0], measured.content["cores"]
-        if load > 0.5 * cores:
+        if load > cores:
             pytest.skip(f"measured beside other work (load {load}): run bench_nodes.py again")
         cost = scale_counts.count(scale_counts.workloads()[0])
         points = measured.content["points_ms"]
@@ -277,7 +286,7 @@ class TestCommitted:
         for layout, ms in points.items():
             nodes, each = map(int, layout.split("x"))
             found = 1e3 * measured.predict(nodes, nodes * each, cost).total
-            assert found == pytest.approx(ms, rel=0.25), layout
+            assert found == pytest.approx(ms, rel=0.2), layout
 
     def test_page_shows_what_the_command_computes(self) -> None:
         measured = scale_cluster.Measured(json.loads(RESULTS.read_text()))
