@@ -261,6 +261,8 @@ def check_sweep(sweep: SweepParams, tuner: Tuner) -> list[Trial]:
     trials = build_space(sweep.config, Origin(sweep.task), sweep.settings_of).trials
     if not sweep.dataset and any(trial.num_workers for trial in trials):
         raise BadInput(f"{sweep.task} is trained on prepared data: give --dataset")
+    if sweep.config.search.scheduler != "none" and not any(trial.num_workers for trial in trials):
+        raise BadInput(f"{sweep.task} says nothing before its end: take search.scheduler none")
     tuner.check(trials)
     return trials
 

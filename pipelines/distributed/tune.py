@@ -11,6 +11,7 @@ from threading import Thread
 from typing import Any, final
 
 from orbitdiff.metrics.comparison import of_kind
+from pipelines.distributed.placed import PlacedExecutor
 from pipelines.distributed.ray_executor import RayExecutor, check_workers
 from pipelines.distributed.trial_table import TrialTable
 from pipelines.environment import prepare_environment
@@ -22,7 +23,7 @@ from pipelines.stages.sweeps.tuner import Plan
 __all__ = ["RayTuner"]
 
 PAUSE = 1.0
-ERROR, STEP, JOB = "error", "step", "job"
+ERROR, STEP, JOB, STOP = "error", "step", "job", "stop"
 SETTINGS = {
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
@@ -233,16 +234,16 @@ def fit(experiment: Experiment, table: TrialTable, at_once: int) -> dict[str, st
 
 def scheduler(search: Search, jobs: Mapping[str, Sequence[Trial]]) -> Any:
     """Tune's scheduler; None tries every trial to its end."""
-    from ray.tune.schedulers import ASHAScheduler, MedianStoppingRule
+    from pipelines.distributed.tune_events import AskingASHA, AskingMedian
 
     steps = max(trial.steps for job in jobs.values() for trial in job)
     grace = min(search.grace, steps)
     if search.scheduler == "asha":
-        return ASHAScheduler(
+        return AskingASHA(
             time_attr=STEP, max_t=steps, grace_period=grace, reduction_factor=search.reduction
         )
     if search.scheduler == "median":
-        return MedianStoppingRule(time_attr=STEP, grace_period=grace, min_samples_required=SEEN)
+        return AskingMedian(time_attr=STEP, grace_period=grace, min_samples_required=SEEN)
     return None
 
 
@@ -263,7 +264,10 @@ def run_job(config: dict[str, Any], *, experiment: Experiment, cwd: str) -> None
     os.chdir(cwd)
     job, root = experiment.job(config), experiment.root
     for trial in job:
-        run_and_report(trial, root, tune.report if len(job) == 1 else None)
+        stop = trial.folder(root) / f"stop-{experiment.plan.name}"
+        run_and_report(trial, root, stop, tune.report if len(job) == 1 else None)
+        if stop.exists() and outcome(trial.folder(root)) is None:
+            return
     ends = [(outcome(trial.folder(root)), figures(trial, root)) for trial in job]
     errors = [
         found["validation_error"]
@@ -272,22 +276,22 @@ def run_job(config: dict[str, Any], *, experiment: Experiment, cwd: str) -> None
     ]
     whole = len(errors) == len(job) and None not in errors
     # a point with a seed that diverged is as bad as it gets
-    tune.report({ERROR: sum(errors) / len(errors) if whole else float("inf"), STEP: job[0].steps})
+    error = sum(errors) / len(errors) if whole else float("inf")
+    tune.report({ERROR: error, STEP: job[0].steps, STOP: str(stop)})
 
 
 def run_and_report(
-    trial: Trial, root: Path, report: Callable[[dict[str, Any]], None] | None
+    trial: Trial, root: Path, stop: Path, report: Callable[[dict[str, Any]], None] | None
 ) -> None:
     """Run a trial in a thread and report the validations that its workers write meanwhile.
 
-    The last one is left to the caller: a scheduler may end the process upon it, and the trial
-    still has to be measured.
+    The last one is left to the caller, who knows how the trial ended.
     """
     failures: list[BaseException] = []
 
     def run() -> None:
         try:
-            run_trial(trial, root, RayExecutor())
+            run_trial(trial, root, PlacedExecutor(), stop=stop)
         except BaseException as error:
             failures.append(error)
 
@@ -299,7 +303,7 @@ def run_and_report(
         known = of_kind(read_history(trial.folder(root)), "validation")
         for record in known[told:]:
             if report is not None and record["step"] < trial.steps:
-                report({ERROR: record["distance_mean"], STEP: record["step"]})
+                report({ERROR: record["distance_mean"], STEP: record["step"], STOP: str(stop)})
         told = len(known)
     if failures:
         raise failures[0]

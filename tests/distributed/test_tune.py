@@ -20,6 +20,7 @@ psutil = pytest.importorskip("psutil")
 from rich.console import Console
 
 from orbitdiff.errors import BadInput
+from pipelines.distributed.placed import give_back
 from pipelines.distributed.trial_table import TrialTable
 from pipelines.distributed.tune import (
     Experiment,
@@ -202,7 +203,7 @@ def test_validations_are_reported_while_the_trial_runs(
     trial = space_of(toy()).points[0].trials[0]
     told: list[dict[str, Any]] = []
 
-    def slowly(trial: Trial, root: Path, executor: Any) -> None:
+    def slowly(trial: Trial, root: Path, executor: Any, *, stop: Path) -> None:
         folder = trial.folder(root)
         folder.mkdir(parents=True)
         for step in (100, 200, 400):
@@ -214,16 +215,20 @@ def test_validations_are_reported_while_the_trial_runs(
 
     monkeypatch.setattr("pipelines.distributed.tune.run_trial", slowly)
     monkeypatch.setattr("pipelines.distributed.tune.PAUSE", 0.02)
-    run_and_report(trial, tmp_path, told.append)
+    stop = tmp_path / "stop"
+    run_and_report(trial, tmp_path, stop, told.append)
     # the last one is told by the caller, when the trial has been measured
-    assert told == [{"error": 10.0, "step": 100}, {"error": 20.0, "step": 200}]
+    common = {"stop": str(stop)}
+    assert told == [
+        {"error": 10.0, "step": 100, **common}, {"error": 20.0, "step": 200, **common}
+    ]  # fmt: skip
 
-    def breaking(*_: Any) -> None:
+    def breaking(*_: Any, **__: Any) -> None:
         raise OSError("disk full")
 
     monkeypatch.setattr("pipelines.distributed.tune.run_trial", breaking)
     with pytest.raises(OSError, match="disk full"):
-        run_and_report(trial, tmp_path, None)
+        run_and_report(trial, tmp_path, stop, None)
 
 
 # with Ray
@@ -235,6 +240,23 @@ def ray_ends() -> Any:
 
     yield
     ray.shutdown()
+
+
+@pytest.mark.integration
+@pytest.mark.slow
+@pytest.mark.usefixtures("ray_ends")
+def test_the_place_of_a_broken_run_is_given_back(tmp_path: Path) -> None:
+    import ray
+    from ray.util.placement_group import placement_group
+
+    RayTuner(num_cpus=2).executor._connect()
+    group = placement_group([{"CPU": 2}])
+    assert group.wait(60)
+    assert not give_back(tmp_path)
+    (tmp_path / "placement.txt").write_text(group.id.hex())
+    assert give_back(tmp_path)
+    assert not give_back(tmp_path)
+    assert ray.get(ray.remote(num_cpus=2)(os.getpid).remote(), timeout=60)
 
 
 @pytest.mark.integration
@@ -368,6 +390,14 @@ def test_trials_are_ray_train_runs_stopped_early_and_restored(tmp_path: Path) ->
     pytest.importorskip("mlflow")
     write_data(tmp_path)
     driver = start(tmp_path, "crystals", CRYSTALS)
+    wait_for(driver, tmp_path, 1)
+    # the process of a trial dies: its CPU is given back, and it is tried again
+    heads = [
+        process
+        for process in psutil.Process(driver.pid).children(recursive=True)
+        if "ImplicitFunc" in " ".join(process.cmdline())
+    ]
+    heads[0].kill()
     wait_for(driver, tmp_path, 5)
     kill(driver, alone=False)
     before = ended_trials(tmp_path)

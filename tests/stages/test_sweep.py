@@ -22,7 +22,7 @@ from pipelines.stages.sweeps import trial as trial_module
 from pipelines.stages.sweeps.advice import advise, markdown
 from pipelines.stages.sweeps.gradient import covariance_trace, task_losses
 from pipelines.stages.sweeps.space import Trial
-from pipelines.stages.sweeps.table import point_rows
+from pipelines.stages.sweeps.table import point_rows, trial_row
 from pipelines.stages.sweeps.tuner import LocalTuner, Tuner
 from pipelines.sweeps import SweepParams, select_sweep
 
@@ -392,6 +392,22 @@ def test_crystals_sweep_trains_each_point(params: Params, tmp_path: Path, prepar
     assert 1.0 <= many["ess"] <= 16.0
     assert all(row["gradient_variance"] > 0 and row["step"] == 4 for row in rows)
     assert not list((tmp_path / "running").glob("trials/*/ray")), "checkpoints of ended trials"
+
+
+def test_a_trial_that_is_asked_to_stop_goes_on_later(
+    params: Params, tmp_path: Path, prepared: Path
+) -> None:
+    trial = stage.read_space(crystals(params), prepared).points[1].trials[0]
+    stop, folder = tmp_path / "stop", trial.folder(tmp_path)
+    stop.touch()
+    trial_module.run_trial(trial, tmp_path, LocalExecutor(), stop=stop)
+    assert trial_module.outcome(folder) is None
+    assert trial_module.figures(trial, tmp_path)["step"] == 1
+    row = trial_row(trial, tmp_path)
+    assert (row["status"], row["step"]) == ("stopped", 1)
+    # another sweep takes it to its end
+    trial_module.run_trial(trial, tmp_path, LocalExecutor())
+    assert trial_row(trial, tmp_path)["status"] == "finished"
 
 
 def test_two_runs_of_a_sweep_at_once_are_refused(

@@ -203,6 +203,11 @@ def test_optuna_with_replicates_takes_no_scheduler(params: Params) -> None:
     assert toy(params, search=search, seeds=[0]).config.search.scheduler == "asha"
 
 
+def test_a_training_that_says_nothing_before_its_end_is_not_stopped(params: Params) -> None:
+    with pytest.raises(BadInput, match="says nothing before its end"):
+        check_sweep(toy(params, search={"scheduler": "asha"}), LocalTuner())
+
+
 def test_workers_are_counted_before_ray_starts(
     params: Params, monkeypatch: pytest.MonkeyPatch
 ) -> None:

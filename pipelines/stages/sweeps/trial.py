@@ -7,12 +7,12 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, final
 
 import torch
 
 from orbitdiff.data.toy import point
-from orbitdiff.errors import NonFiniteLoss
+from orbitdiff.errors import NonFiniteLoss, OrbitDiffError
 from orbitdiff.export import write_atomically
 from orbitdiff.metrics.comparison import last_validation, of_kind
 from orbitdiff.seeding import stream
@@ -21,6 +21,7 @@ from orbitdiff.tasks.toy_training import train_toy
 from orbitdiff.training import checkpoint as store
 from orbitdiff.training.history import History
 from orbitdiff.training.lock import only_writer
+from orbitdiff.training.worker import Worker
 from pipelines.stages.base import Executor
 from pipelines.stages.sweeps.gradient import measure
 from pipelines.stages.sweeps.space import Trial
@@ -34,7 +35,41 @@ AVERAGED = ("ess_frac", "ess_positions", "ess_x")
 """Records of the field that is averaged over its orbit, in each task; plain fields have ESS 1."""
 
 
-def run_trial(trial: Trial, root: Path, executor: Executor) -> None:
+@final
+class StoppableWorker:
+    """A worker whose training ends itself once a file is there.
+
+    A run that is killed from outside would leave its place on the cluster taken.
+
+    Parameters
+    ----------
+    worker : Worker
+    stop : Path
+    """
+
+    def __init__(self, worker: Worker, stop: Path) -> None:
+        self.worker = worker
+        self.stop = stop
+        self.rank = worker.rank
+        self.world_size = worker.world_size
+        self.device = worker.device
+        self.wrap = worker.wrap
+        self.restore = worker.restore
+        self.report = worker.report
+
+    def say(self, line: str) -> None:
+        """Show a line; after every log interval the training may end here."""
+        if self.stop.exists():
+            raise OrbitDiffError("stopped: other trials are better")
+        self.worker.say(line)
+
+
+def stoppable_loop(worker: Worker, config: dict[str, Any]) -> dict[str, Any]:
+    """The training loop of the stage `train`, ended by the file `config["stop"]`."""
+    return training_loop(StoppableWorker(worker, Path(config["stop"])), config)
+
+
+def run_trial(trial: Trial, root: Path, executor: Executor, *, stop: Path | None = None) -> None:
     """Train and measure, unless the trial has ended before; one that was cut off goes on.
 
     Parameters
@@ -44,6 +79,8 @@ def run_trial(trial: Trial, root: Path, executor: Executor) -> None:
         Running state of the sweep, absolute.
     executor : Executor
         Trains on the trial's own number of workers.
+    stop : Path, optional
+        Once this file is there, the training ends as it is, and the trial has no outcome.
 
     Raises
     ------
@@ -54,22 +91,26 @@ def run_trial(trial: Trial, root: Path, executor: Executor) -> None:
     # a search may choose a point again while its first trial still runs
     with only_writer(folder / "lock", patience=math.inf):
         if outcome(folder) is None:
-            train_trial(trial, folder, executor)
+            train_trial(trial, folder, executor, stop or folder / "stop")
         measure(trial, root)
 
 
-def train_trial(trial: Trial, folder: Path, executor: Executor) -> None:
+def train_trial(trial: Trial, folder: Path, executor: Executor, stop: Path) -> None:
     """Train to the end, and note how that was."""
     try:
         if trial.num_workers:
             executor.fit(
-                training_loop, loop_config(trial, folder), name="ray", storage=folder,
-                num_workers=trial.num_workers,
+                stoppable_loop, {**loop_config(trial, folder), "stop": str(stop)}, name="ray",
+                storage=folder, num_workers=trial.num_workers,
             )  # fmt: skip
         else:
             train_toy_trial(trial, folder)
     except NonFiniteLoss as error:
         end(folder, "diverged", str(error))
+    except OrbitDiffError:
+        if not stop.exists():
+            raise
+        return
     else:
         end(folder, "finished")
     shutil.rmtree(folder / "ray", ignore_errors=True)
