@@ -57,6 +57,16 @@ class Interpolant:
         rest = x_t - alpha * x_0 - scale * noise
         return noise - (1 - 2 * scale) / scale * rest
 
+    def velocity_with(self, x_0: Points, x_t: Points, prior: Points, t: PerSample) -> Tensor:
+        """Mean velocity at x_t of data x_0 that start from y = prior, the bridge's noise given.
+
+        (1 - 2t) / (2t (1 - t)) x_t - x_0 / (2t) + y / (2 (1 - t)), which is noise - x_0 of the
+        draw that made x_t; t in (0, 1).
+        """
+        time = expand(t)
+        drift = (1 - 2 * time) / (2 * time * (1 - time)) * x_t
+        return drift - x_0 / (2 * time) + prior / (2 * (1 - time))
+
     def variance(self, t: PerSample, prior_variance: Tensor) -> Tensor:
         """Variance of x_t given x_0 along a mode of the prior, t^2 var + s_t^2."""
         return t**2 * prior_variance + self.sigma**2 * t * (1 - t)

@@ -9,6 +9,7 @@ from orbitdiff.orbit.base import OrbitInfo as OrbitInfo
 from orbitdiff.orbit.base import OrbitTarget as OrbitTarget
 from orbitdiff.orbit.finite import FiniteOrbit as FiniteOrbit
 from orbitdiff.orbit.importance import ImportanceOrbit as ImportanceOrbit
+from orbitdiff.orbit.kept_prior import KeptPriorOrbit as KeptPriorOrbit
 from orbitdiff.orbit.plain import PlainTarget as PlainTarget
 from orbitdiff.orbit.proposals import AroundTruth as AroundTruth
 from orbitdiff.orbit.proposals import AroundXt as AroundXt

@@ -142,16 +142,10 @@ class PublishedConformerOrbit(OrbitEstimator):
         if self.parametrization is Parametrization.VELOCITY:
             if noise is None:
                 raise BadInput("the published velocity keeps the prior sample: pass noise=")
-            value = self._velocity(mean, wide, points, noise.double() * real, time)
+            prior = self.path.prior_sample(wide, points, noise.double() * real, time)
+            value = self.path.velocity_with(mean, wide, prior, time)
         info = OrbitInfo(ess=sums.ess, max_weight=sums.max_weight)
         return OrbitTarget((value * real).to(x_0.dtype), info)
-
-    def _velocity(self, mean: Tensor, x_t: Tensor, x_0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-        """Put the mean data into the published form of the velocity."""
-        time = expand(t)
-        prior = self.path.prior_sample(x_t, x_0, noise, t)
-        drift = (1 - 2 * time) / (2 * time * (1 - time)) * x_t
-        return drift - mean / (2 * time) + prior / (2 * (1 - time))
 
 
 def _sums(logits: Tensor, rotations: Tensor) -> WeightedSums:

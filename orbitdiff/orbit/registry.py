@@ -12,6 +12,7 @@ from orbitdiff.orbit.automorphism_orbit import AutomorphismOrbit
 from orbitdiff.orbit.base import EstimatorSpec, OrbitEstimator
 from orbitdiff.orbit.finite import FiniteOrbit
 from orbitdiff.orbit.importance import ImportanceOrbit
+from orbitdiff.orbit.kept_prior import KeptPriorOrbit
 from orbitdiff.orbit.plain import PlainTarget
 from orbitdiff.orbit.proposals import AroundTruth, AroundXt, Haar
 from orbitdiff.orbit.published_conformers import PublishedConformerOrbit
@@ -30,6 +31,7 @@ WITHOUT_SETTINGS: dict[str, type[OrbitEstimator]] = {
     "torus_permutation": TorusPermutationOrbit,
     "aligned_permutation": AlignedPermutationOrbit,
     "automorphism": AutomorphismOrbit,
+    "kept_prior": KeptPriorOrbit,
     "kabsch": KabschOrbit,
 }
 WITH_GROUP = ("finite", "importance", "isir")

@@ -85,8 +85,8 @@ class ConformerArm:
     Parameters
     ----------
     target : EstimatorSpec
-        plain, automorphism, rotation, rotation_samples, published_conformers, or, for the
-        aligned coupling, aligned_permutation.
+        plain, automorphism, kept_prior, rotation, rotation_samples, published_conformers, or, for
+        the aligned coupling, aligned_permutation.
     coupling : str
         `independent`: the prior sample is independent of the data; `aligned`: it is first
         superposed on them (ET-Flow).
@@ -179,7 +179,7 @@ class ConformerObjective:
         kind = (target or self.arm.target).kind
         found: dict[str, Any] = {}
         rows = batch.ids.cpu()
-        if kind == "automorphism":
+        if kind in ("automorphism", "kept_prior"):
             found["automorphisms"] = self.dataset.automorphisms(rows)
         elif kind in ("aligned_permutation", "published_conformers"):
             most = LISTED if kind == "aligned_permutation" else PUBLISHED_LISTED
@@ -189,7 +189,7 @@ class ConformerObjective:
             permutations, real = padded_lists(lists, batch.mask.shape[1])
             found["permutations"] = permutations.to(batch.mask.device)
             found["permutation_mask"] = real.to(batch.mask.device)
-        if self.arm.conformers and kind in ("automorphism", "rotation"):
+        if self.arm.conformers and kind in ("automorphism", "kept_prior", "rotation"):
             points, log_prior = self.dataset.conformers(rows, most=self.arm.conformers)
             found["conformers"] = points.to(batch.mask.device)
             found["log_prior"] = log_prior.to(batch.mask.device)

@@ -28,6 +28,11 @@ PARTS = {
     "torus_permutation": (TORUS, SCORE, None),
     "aligned_permutation": (AlignedCoupling(HarmonicPrior.from_bonds(CHAIN)), DATA, None),
     "automorphism": (GAUSSIAN, DATA, None),
+    "kept_prior": (
+        HarmonicKernel(HarmonicPrior.from_bonds(CHAIN)),
+        Parametrization.VELOCITY,
+        None,
+    ),
     "kabsch": (GAUSSIAN, DATA, None),
     "finite": (GAUSSIAN, DATA, Sign()),
     "importance": (TORUS, SCORE, TorusTranslation()),
