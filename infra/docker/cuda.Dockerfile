@@ -35,7 +35,7 @@ RUN pip install -c constraints.txt setuptools wheel \
 COPY orbitdiff orbitdiff
 COPY pipelines pipelines
 RUN pip install -c constraints.txt -e ".[all]" "ray[default]" psycopg2-binary \
-    boto3==1.44.8 prefect-kubernetes==0.8.0
+    boto3 prefect-kubernetes==0.8.0
 
 USER ${UID}
 ENTRYPOINT []

@@ -81,7 +81,8 @@ exit "${STATUS:-0}"
         assert process.returncode == 3, output
         lines = log.read_text().splitlines()
         starts = [line.split(" | ") for line in lines if " | ray start " in line]
-        (on_head, head), (on_others, workers) = starts
+        # the stand-ins write when they come to it
+        (on_head, head), (on_others, workers) = sorted(starts, key=lambda x: "--head" not in x[1])
         assert "--nodelist=n1" in on_head
         assert "--exclude=n1" in on_others
         assert {"--nodes=2", "--ntasks=2"} <= set(on_others.split())
