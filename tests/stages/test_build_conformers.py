@@ -27,7 +27,7 @@ from orbitdiff.errors import BadInput
 from pipelines.stages.base import LocalExecutor
 from pipelines.stages.conformers import build
 from pipelines.stages.conformers.build import PRELOAD, build_ensembles, read_smiles
-from pipelines.stages.conformers.isolated import Ended, Isolated
+from pipelines.stages.isolated import Ended, Isolated
 
 QUICK = SearchSettings(seeds=4, most_seeds=8, keep=4)
 SMILES = ["CCO", "C[C@H](F)CO", "CCC", "C1CC", "CCN", "C/C=C/F", "CO.O", "CCCO"]

@@ -22,7 +22,7 @@ from orbitdiff.data.cif import Crystal
 from orbitdiff.data.prompts import PromptFields, prompt
 from orbitdiff.errors import BadInput
 from pipelines.stages.base import LocalExecutor
-from pipelines.stages.conformers.isolated import Ended
+from pipelines.stages.isolated import Ended
 from pipelines.stages.text_crystals import prompts as stage
 from pipelines.stages.text_crystals.text_cache import (
     Kept,

@@ -25,7 +25,7 @@ from orbitdiff.data.xtb import available_engine
 from orbitdiff.errors import BadInput
 from orbitdiff.export import read_json, write_atomically
 from pipelines.stages.base import Executor
-from pipelines.stages.conformers.isolated import Ended, Isolated
+from pipelines.stages.isolated import Ended, Isolated
 
 __all__ = ["ENSEMBLES", "FAILURES", "build_ensembles", "read_smiles"]
 

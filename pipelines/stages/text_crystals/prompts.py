@@ -14,7 +14,7 @@ from orbitdiff.data.cif import Crystal, to_structure
 from orbitdiff.data.prompts import KINDS, PromptFields, canonical_text, prompt
 from orbitdiff.errors import BadInput, MissingExtra
 from pipelines.stages.base import Executor
-from pipelines.stages.conformers.isolated import Ended, Isolated
+from pipelines.stages.isolated import Ended, Isolated
 from pipelines.stages.text_crystals.text_cache import Kept, keeping, kept_texts, software, text_key
 
 __all__ = ["Prompt", "build_prompts", "ready_texts"]
