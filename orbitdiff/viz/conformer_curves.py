@@ -33,6 +33,7 @@ ARMS = {
     "aligned": ("aligned", "#b8860b"),
     "aligned_permutations": ("aligned, permutations", "#8c6bb1"),
     "independent": ("independent", "#74a9cf"),
+    "independent_kept": ("independent, exact, prior sample kept", "#41b6c4"),
     "independent_exact": ("independent, exact", "#1f5fbf"),
     "independent_conformers": ("independent, exact, conformers", "#1a9e77"),
     "tuned": ("fine-tuned, plain", "#8a8a8a"),
