@@ -27,6 +27,7 @@ ARMS = {
     "plain": ConformerArm(EstimatorSpec("plain")),
     "exact": ConformerArm(EstimatorSpec("automorphism")),
     "conformers": ConformerArm(EstimatorSpec("automorphism"), conformers=3),
+    "kept": ConformerArm(EstimatorSpec("kept_prior"), conformers=3),
     "rotation": ConformerArm(EstimatorSpec("rotation")),
     "et_flow": ConformerArm(EstimatorSpec("plain"), coupling="aligned", bridge=0.1, loss="norm"),
     "aligned": ConformerArm(EstimatorSpec("aligned_permutation"), coupling="aligned"),
