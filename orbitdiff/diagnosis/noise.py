@@ -12,14 +12,13 @@ from orbitdiff.kernels.base import NoiseKernel
 from orbitdiff.kernels.gaussian import GaussianKernel
 from orbitdiff.kernels.harmonic import HarmonicKernel
 from orbitdiff.kernels.harmonic_prior import HarmonicPrior
-from orbitdiff.kernels.schedule import GeometricSigma, LinearSigma, ScheduleValue
+from orbitdiff.kernels.schedule import GeometricSigma, LinearSigma, ScaledPath
 from orbitdiff.kernels.wrapped_normal import WrappedNormalKernel
-from orbitdiff.typing import Bool, Mask, PerSample, Tensor
+from orbitdiff.typing import Bool, Mask, Tensor
 
 __all__ = [
     "Level",
     "Noise",
-    "ScaledPath",
     "flow",
     "gaussian",
     "harmonic",
@@ -66,28 +65,6 @@ class Noise(NamedTuple):
     unit: str
     kernel_of: Callable[[int], NoiseKernel]
     time_of: Callable[[Tensor], Tensor]
-
-
-@final
-@dataclass(frozen=True)
-class ScaledPath:
-    """x_t = (1 - t) x_0 + t scale eps: flow matching from a normal prior of this deviation.
-
-    Parameters
-    ----------
-    scale : float
-        Angstrom.
-    """
-
-    scale: float = 1.0
-
-    def __post_init__(self) -> None:
-        if not 0 < self.scale < float("inf"):
-            raise BadInput(f"expected a positive, finite scale of the prior, got {self.scale}")
-
-    def __call__(self, t: PerSample) -> ScheduleValue:
-        """Return alpha = 1 - t and sigma = t scale."""
-        return ScheduleValue(1.0 - t, self.scale * t)
 
 
 def gaussian(low: float, high: float) -> Noise:

@@ -11,5 +11,7 @@ from orbitdiff.kernels.harmonic_prior import HarmonicPrior as HarmonicPrior
 from orbitdiff.kernels.schedule import CosineVP as CosineVP
 from orbitdiff.kernels.schedule import GeometricSigma as GeometricSigma
 from orbitdiff.kernels.schedule import LinearSigma as LinearSigma
+from orbitdiff.kernels.schedule import ScaledPath as ScaledPath
 from orbitdiff.kernels.schedule import Schedule as Schedule
+from orbitdiff.kernels.schedule import SmoothSchedule as SmoothSchedule
 from orbitdiff.kernels.wrapped_normal import WrappedNormalKernel as WrappedNormalKernel

@@ -9,7 +9,15 @@ import torch
 from orbitdiff.errors import BadInput
 from orbitdiff.typing import PerSample, Tensor
 
-__all__ = ["CosineVP", "GeometricSigma", "LinearSigma", "Schedule", "ScheduleValue"]
+__all__ = [
+    "CosineVP",
+    "GeometricSigma",
+    "LinearSigma",
+    "ScaledPath",
+    "Schedule",
+    "ScheduleValue",
+    "SmoothSchedule",
+]
 
 
 class ScheduleValue(NamedTuple):
@@ -25,6 +33,15 @@ class Schedule(Protocol):
 
     def __call__(self, t: PerSample) -> ScheduleValue:
         """Return alpha(t) and sigma(t)."""
+        ...
+
+
+@runtime_checkable
+class SmoothSchedule(Schedule, Protocol):
+    """A schedule with known slopes, which a velocity d x_t / dt needs."""
+
+    def slope(self, t: PerSample) -> ScheduleValue:
+        """Return alpha'(t) and sigma'(t)."""
         ...
 
 
@@ -102,3 +119,29 @@ class GeometricSigma:
         """Return alpha(t) = 1 and sigma(t)."""
         sigma = self.sigma_min * torch.exp(t * math.log(self.sigma_max / self.sigma_min))
         return ScheduleValue(torch.ones_like(sigma), sigma)
+
+
+@final
+@dataclass(frozen=True)
+class ScaledPath:
+    """x_t = (1 - t) x_0 + t scale eps: flow matching from a normal prior of this deviation.
+
+    Parameters
+    ----------
+    scale : float
+        Angstrom.
+    """
+
+    scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.scale < math.inf:
+            raise BadInput(f"expected a positive, finite scale of the prior, got {self.scale}")
+
+    def __call__(self, t: PerSample) -> ScheduleValue:
+        """Return alpha = 1 - t and sigma = t scale."""
+        return ScheduleValue(1.0 - t, self.scale * t)
+
+    def slope(self, t: PerSample) -> ScheduleValue:
+        """Return alpha' = -1 and sigma' = scale."""
+        return ScheduleValue(-torch.ones_like(t), torch.full_like(t, self.scale))

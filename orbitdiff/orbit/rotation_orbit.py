@@ -8,6 +8,7 @@ from orbitdiff.errors import BadInput
 from orbitdiff.groups.base import Group
 from orbitdiff.groups.rotation import O3, SO3
 from orbitdiff.kernels.base import Density, NoiseKernel, Parametrization
+from orbitdiff.kernels.gaussian import GaussianKernel
 from orbitdiff.orbit.base import OrbitContext, OrbitEstimator, OrbitInfo, OrbitTarget
 from orbitdiff.orbit.gaussian_form import GaussianForm
 from orbitdiff.orbit.rotation import rotation_posterior
@@ -103,7 +104,10 @@ class RotationOrbit(OrbitEstimator):
         if mask is not None:
             value = value * mask[..., None]
         weights = found.weights.flatten(1)
-        info = OrbitInfo(log_evidence=found.log_evidence)
+        evidence = found.log_evidence
+        if isinstance(self.kernel, GaussianKernel) and self.kernel.centred:
+            evidence = evidence - self.kernel.log_density_of_mean(time, 3)
+        info = OrbitInfo(log_evidence=evidence)
         if weights.shape[1] > 1:
             info = info._replace(ess=1 / weights.square().sum(1), max_weight=weights.amax(1))
         return OrbitTarget(value.to(x_0.dtype), info)

@@ -10,10 +10,11 @@ import torch
 from orbitdiff.diagnosis import measure_level
 from orbitdiff.diagnosis.arms import SignArms
 from orbitdiff.diagnosis.measure import COUNTS, counts_of
-from orbitdiff.diagnosis.noise import ScaledPath, levels_between, variance_preserving
+from orbitdiff.diagnosis.noise import levels_between, variance_preserving
 from orbitdiff.diagnosis.problem import Problem
 from orbitdiff.diagnosis.structure import Collection, Structure
 from orbitdiff.groups.permutation import padded_lists
+from orbitdiff.kernels.schedule import ScaledPath
 from orbitdiff.orbit import OrbitContext, RotationOrbit
 
 from .conftest import cells, clouds, posed
