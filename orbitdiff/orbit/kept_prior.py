@@ -86,12 +86,12 @@ class KeptPriorOrbit(OrbitEstimator):
     ) -> OrbitTarget:
         """Return the target and the diagnostics of the mean; t in (0, 1)."""
         wide, points, time = x_t.double(), x_0.double(), t.double()
-        mean, info = self.data(wide, points, time, context=context, mask=mask, generator=generator)
+        mean, info = self.data(x_t, x_0, t, context=context, mask=mask, generator=generator)
         if noise is None:
             prior = self.kernel.mean_prior_sample(wide, points, time)
         else:
             prior = self.path.prior_sample(wide, points, noise.double(), time)
-        value = self.path.velocity_with(mean, wide, prior, time)
+        value = self.path.velocity_with(mean.double(), wide, prior, time)
         if mask is not None:
             value = value * mask[..., None]
         return OrbitTarget(value.to(x_0.dtype), info)
