@@ -20,7 +20,8 @@ from torch.nn import functional
 from orbitdiff.errors import BadInput
 from orbitdiff.nn.embeddings import PairFourier, TimeEmbedding
 from orbitdiff.nn.pairs import pair_sum
-from orbitdiff.typing import Bool, Float, State, Tensor
+from orbitdiff.nn.text_conditioning import TextConditioning
+from orbitdiff.typing import Bool, Float, Int, State, Tensor
 
 __all__ = ["CSPLayer", "CSPNet", "CSPNetConfig"]
 
@@ -137,12 +138,20 @@ def start_as_one(*parts: nn.Linear, fan_in: int) -> None:
 class CSPNet(nn.Module):
     """Predict lattice noise and the scaled score of the fractional coordinates.
 
+    What is added to the network is made last: the start weights of all else stay the same.
+
     Parameters
     ----------
     config : CSPNetConfig
+    text : TextConditioning, optional
+        Makes the network read `text` and `has_text` among its conditions.
+    types : bool
+        Predict the elements too: type `max_element` + 1 then stands for an unknown one.
     """
 
-    def __init__(self, config: CSPNetConfig) -> None:
+    def __init__(
+        self, config: CSPNetConfig, *, text: TextConditioning | None = None, types: bool = False
+    ) -> None:
         super().__init__()
         self.config = config
         self.elements = nn.Embedding(config.max_element + 1, config.hidden, padding_idx=0)
@@ -155,6 +164,17 @@ class CSPNet(nn.Module):
         self.final_norm = nn.LayerNorm(config.hidden)
         self.frac_out = nn.Linear(config.hidden, 3, bias=False)
         self.lattice_out = nn.Linear(config.hidden, 9, bias=False)
+        self.text = text
+        self.unknown = nn.Parameter(torch.randn(config.hidden)) if types else None
+        self.types_out = nn.Linear(config.hidden, config.max_element) if types else None
+
+    def embedded(self, types: Int[Tensor, "B N"]) -> Float[Tensor, "B N H"]:
+        """Features of the elements; those of an unknown one are learned."""
+        if self.unknown is None:
+            return self.elements(types)
+        hidden = types > self.config.max_element
+        known = self.elements(types.masked_fill(hidden, 0))
+        return torch.where(hidden[..., None], self.unknown, known)
 
     def forward(
         self,
@@ -171,19 +191,34 @@ class CSPNet(nn.Module):
             `lattice` (B, 3, 3) rows in angstrom, `frac` (B, N, 3).
         t : (B,)
         cond : dict
-            `atom_types` (B, N), 0 in padding.
+            `atom_types` (B, N), 0 in padding; `text` (B, E) and `has_text` (B,) bool where the
+            network is conditioned.
         mask : (B, N)
+
+        Returns
+        -------
+        dict
+            `lattice`, `frac`, and `types` (B, N, max_element) logits where it predicts elements.
         """
         lattice, frac = x_t["lattice"], x_t["frac"]
         real = mask.to(lattice.dtype)
         share = real / real.sum(1, keepdim=True).clamp(min=1)
         time = self.time(t)[:, None].expand(-1, mask.shape[1], -1)
-        h = self.node_in(torch.cat([self.elements(cond["atom_types"]), time], -1))
+        h = self.node_in(torch.cat([self.embedded(cond["atom_types"]), time], -1))
+        text = None
+        if self.text is not None:
+            text = self.text.read(cond["text"], cond["has_text"])
+            h = h + self.text.at_input(text)[:, None]
         gram = (lattice @ lattice.transpose(1, 2)).flatten(1)
         sine, cosine = self.fourier(frac)
-        for layer in self.layers:
+        for depth, layer in enumerate(self.layers):
+            if self.text is not None and text is not None:
+                h = self.text.at_layer(depth, h, text)
             h = layer(h, gram, sine, cosine, share)
         h = self.final_norm(h)
         pooled = torch.bmm(share[:, None], h)[:, 0]
         change = self.lattice_out(pooled).view(-1, 3, 3) @ lattice
-        return {"lattice": change, "frac": self.frac_out(h) * real[..., None]}
+        out = {"lattice": change, "frac": self.frac_out(h) * real[..., None]}
+        if self.types_out is not None:
+            out["types"] = self.types_out(h)
+        return out
