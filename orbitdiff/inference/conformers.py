@@ -14,6 +14,7 @@ from orbitdiff.data.ensembles import with_coords
 from orbitdiff.data.molecule_graph import MoleculeGraph, graph_of_smiles
 from orbitdiff.data.molecules import Ensemble, MoleculeDataset, MoleculeRecord
 from orbitdiff.errors import BadInput, CheckpointError
+from orbitdiff.inference.demo import demo_checkpoint
 from orbitdiff.nn.equivariant_transformer import EquivariantTransformerConfig
 from orbitdiff.nn.molecule_transformer import MoleculeTransformerConfig
 from orbitdiff.samplers.flow import FlowConfig, FlowSampler
@@ -170,7 +171,7 @@ def generate_conformers(
     smiles: str | Sequence[str],
     n: int = 1,
     *,
-    checkpoint: Path,
+    checkpoint: Path | None = None,
     seed: int = 0,
     steps: int | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -182,8 +183,8 @@ def generate_conformers(
     smiles : str or sequence of str
     n : int
         Conformers of each.
-    checkpoint : Path
-        Model folder.
+    checkpoint : Path, optional
+        Model folder; default: the demo model that the package ships.
     seed : int
         Conformer k of molecule i depends on (seed, i, k) and the number of molecules alone.
     steps : int, optional
@@ -208,7 +209,12 @@ def generate_conformers(
 
     names = [smiles] if isinstance(smiles, str) else list(smiles)
     drawn = draw_ensembles(
-        names, n, checkpoint=checkpoint, seed=seed, steps=steps, progress=progress
+        names,
+        n,
+        checkpoint=checkpoint or demo_checkpoint("conformers"),
+        seed=seed,
+        steps=steps,
+        progress=progress,
     )
     return [to_molecule(ensemble) for ensemble in drawn]
 

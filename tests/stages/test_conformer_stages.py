@@ -156,6 +156,17 @@ def test_generated_molecules_keep_order_charges_and_labels(finished: Path) -> No
         assert all(np.isfinite(c.GetPositions()).all() for c in molecule.GetConformers())
 
 
+def test_without_a_checkpoint_the_shipped_model_draws() -> None:
+    (ethanol,) = generate_conformers("CCO", 5)
+    for conformer in ethanol.GetConformers():
+        points = conformer.GetPositions()
+        for bond in ethanol.GetBonds():
+            a, b = bond.GetBeginAtomIdx(), bond.GetEndAtomIdx()
+            length = np.linalg.norm(points[a] - points[b])
+            hydrogen = 1 in (bond.GetBeginAtom().GetAtomicNum(), bond.GetEndAtom().GetAtomicNum())
+            assert abs(length - (1.05 if hydrogen else 1.47)) < 0.3
+
+
 @pytest.mark.parametrize(
     ("names", "n", "message"),
     [("C1CC", 1, "SMILES"), ("CC.CC", 1, "fragments"), ("[Xe]", 1, "elements"), ("C", 0, "n of"),
