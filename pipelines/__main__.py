@@ -10,6 +10,7 @@ from pipelines.dag import STAGES
 from pipelines.environment import prepare_environment
 from pipelines.messages import one_line
 from pipelines.params import load
+from pipelines.sweeps import run_sweep, section, select_sweep
 
 __all__ = ["main"]
 
@@ -27,6 +28,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--start", default="", help="run whose weights the training starts from")
     options = parser.parse_args(arguments)
     try:
+        if options.stage == "sweep":
+            params, task, preset = load(), options.task, options.preset
+            run_sweep(select_sweep(params, task, preset, section(params, task, preset)))
+            return 0
         run_stage(
             options.stage,
             options.task,

@@ -3,20 +3,23 @@
 from pipelines.build import stage_name
 from pipelines.params import Params
 
-__all__ = ["STAGES", "stages_of"]
+__all__ = ["STAGES", "prepared_stage", "stages_of", "text_datasets"]
 
 STAGES = (
     "fetch",
     "prepare",
+    "texts",
     "train",
     "sample",
     "evaluate",
     "steps",
     "calls",
+    "guidance",
     "whole",
     "baseline",
     "report",
     "toy",
+    "sweep",
 )
 
 
@@ -31,26 +34,49 @@ def stages_of(params: Params, task: str, preset: str) -> list[tuple[str, list[st
         A key of `reports.TASK` in params.yaml.
     """
     report = params.report(task, preset)
-    dataset = report["dataset"]
-    prepared = f"prepare@{dataset}"
-    stages: dict[str, list[str]] = {f"fetch@{dataset}": [], prepared: [f"fetch@{dataset}"]}
+    stages: dict[str, list[str]] = {}
+    shown_data = _preparing(params, task, report["dataset"], stages)
     shown = []
     for run in report["runs"]:
+        prepared = _preparing(params, task, params.builds[run]["dataset"], stages)
         train = _training(params, run, prepared, stages)
         sample, evaluate = (stage_name(stage, params, run) for stage in ("sample", "evaluate"))
         stages[sample] = [prepared, train]
         stages[evaluate] = [prepared, sample, train]
         curves = [
-            f"{curve}@{run}" for curve in ("steps", "calls", "whole") if run in params.curves(curve)
+            f"{curve}@{run}"
+            for curve in ("steps", "calls", "guidance", "whole")
+            if run in params.curves(curve)
         ]
         stages.update((curve, [prepared, train]) for curve in curves)
         shown += [evaluate, *curves]
     for name, about in (params.raw.get("baselines") or {}).items():
         if (about["task"], about["preset"]) == (task, preset):
-            stages[f"baseline@{name}"] = [prepared]
+            stages[f"baseline@{name}"] = [shown_data]
             shown.append(f"baseline@{name}")
-    stages[f"report_{task}@{preset}"] = [prepared, *shown]
+    stages[f"report_{task}@{preset}"] = [shown_data, *shown]
     return list(stages.items())
+
+
+def prepared_stage(params: Params, task: str, dataset: str) -> str:
+    """Name of the stage that writes what a task trains on."""
+    return f"{'texts' if dataset in text_datasets(params, task) else 'prepare'}@{dataset}"
+
+
+def text_datasets(params: Params, task: str) -> list[str]:
+    """Data sets that a task reads with prompts: prepared by another task, texts added."""
+    named = (params.raw.get("texts") or {}).items()
+    return [name for name, about in named if about["task"] == task]
+
+
+def _preparing(params: Params, task: str, dataset: str, stages: dict[str, list[str]]) -> str:
+    """Add the stages that prepare a data set, and return the last one."""
+    fetch, prepare = f"fetch@{dataset}", f"prepare@{dataset}"
+    stages.setdefault(fetch, [])
+    stages.setdefault(prepare, [fetch])
+    last = prepared_stage(params, task, dataset)
+    stages.setdefault(last, [fetch, prepare])
+    return last
 
 
 def _training(params: Params, run: str, prepared: str, stages: dict[str, list[str]]) -> str:

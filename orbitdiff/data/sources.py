@@ -52,7 +52,17 @@ class Source:
     url: str | None = None
 
 
+CA_TRACES = Source(
+    "ca_traces.npz",
+    "proteins/ca_traces.npz",
+    "5435a1c3e1ad6df428e20dce0d208e75c5472323a6427d941ab3430cd778007e",
+    "coordinates of the Protein Data Bank (CC0 1.0; cite wwPDB)",
+    "2,417 chains of 40 to 256 residues, one per cluster of 70 % identity",
+)
+
 SOURCES: dict[str, tuple[Source, ...]] = {
+    "pdb_64": (CA_TRACES,),
+    "pdb_256": (CA_TRACES,),
     "perov_5": (
         Source(
             "train_head1024.csv",

@@ -12,10 +12,14 @@ CONFIGS = {
     "toy": ("orbitdiff.tasks.toy", "ToyConfig"),
     "crystals": ("orbitdiff.tasks.crystals", "CrystalsConfig"),
     "conformers": ("orbitdiff.tasks.conformers", "ConformersConfig"),
+    "text_crystals": ("orbitdiff.tasks.text_crystals", "TextCrystalsConfig"),
+    "backbones": ("orbitdiff.tasks.backbones", "BackbonesConfig"),
 }
 BUNDLES = {
     "crystals": ("orbitdiff.tasks.crystals", "Crystals"),
     "conformers": ("orbitdiff.tasks.conformers", "Conformers"),
+    "text_crystals": ("orbitdiff.tasks.text_crystals", "TextCrystals"),
+    "backbones": ("orbitdiff.tasks.backbones", "Backbones"),
 }
 """What the training loop trains, built as `Task(settings, arm, data)`."""
 

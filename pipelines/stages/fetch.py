@@ -82,6 +82,15 @@ def molecules_recipe(data: Any) -> dict[str, Any]:
     }
 
 
+def chains_recipe(data: Any) -> dict[str, Any]:
+    """SHA-256 of the protein chains that ship with the package."""
+    from hashlib import sha256
+    from importlib.resources import files
+
+    content = (files("orbitdiff") / "data" / "resources" / "demo_chains.npz").read_bytes()
+    return {"kind": "demo_chains", "sha256": sha256(content).hexdigest()}
+
+
 def prototypes_recipe(data: Any) -> dict[str, Any]:
     """How the prototypes are built: number, size limit, and the library's SHA-256."""
     from orbitdiff.data.prototypes import library_sha256
@@ -97,5 +106,6 @@ def prototypes_recipe(data: Any) -> dict[str, Any]:
 RECIPES: dict[str, Callable[[Any], dict[str, Any]]] = {
     "prototypes": prototypes_recipe,
     "demo_molecules": molecules_recipe,
+    "demo_chains": chains_recipe,
 }
 """Built-in data sets: section `data` of the preset to what `prepare` builds from."""

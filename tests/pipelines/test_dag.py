@@ -92,7 +92,8 @@ def test_no_absolute_path_reaches_dvc(described: dict[str, Any]) -> None:
 def test_a_preset_depends_on_its_own_sections_only(described: dict[str, Any]) -> None:
     for stage in described.values():
         for name in stage["params"]:
-            own = ("${item.task}.${item.preset}.", "versions.", "toy.${item}")
+            task = stage["cmd"].split()[4]
+            own = ("${item.task}.${item.preset}.", f"{task}.${{key}}", "versions.", "toy.${item}")
             assert name.startswith(own) or (
-                name.startswith("reports.") and name.endswith(".${key}")
+                name.startswith(("reports.", "sweeps.")) and name.endswith(".${key}")
             )
