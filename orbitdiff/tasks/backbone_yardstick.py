@@ -54,7 +54,8 @@ class BackboneYardstick:
         batch = self.batch.to(device)
         training = denoiser.training
         denoiser.eval()
-        distance, equivariance = {}, {}
+        distance: dict[str, float] = {}
+        equivariance: dict[str, float] = {}
         for time, level in zip(self.times, self.levels, strict=True):
             x_t, t, exact, turn = (part.to(device) for part in level)
             said = denoiser({FIELD: x_t}, t, batch.cond, batch.mask)[FIELD]
