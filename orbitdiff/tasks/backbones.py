@@ -31,7 +31,7 @@ class BackboneValidationConfig:
     Parameters
     ----------
     num : int
-        Validation chains, the first by the hash of their id.
+        Validation chains, the first by the hash of their id; 0 for all.
     times : tuple of float
     """
 
@@ -159,7 +159,7 @@ class Backbones:
             distogram=config.model.distogram_bins > 0,
         )
         validation_set = ProteinDataset.load(data, "val")
-        chosen = validation_set.first_k_by_hash(config.validation.num)
+        chosen = validation_set.first_k_by_hash(config.validation.num or len(validation_set))
         self.yardstick = BackboneYardstick(
             config.kernel, validation_set.batch(chosen), config.validation.times
         )
