@@ -1,7 +1,8 @@
 """The one place that puts parts together: a stage with its executor, tracker, files and numbers.
 
 Every stage gets Ray and MLflow; set ORBITDIFF_EXECUTOR=local and ORBITDIFF_TRACKER=none to do
-without (tests, bare machines).
+without (tests, bare machines). ORBITDIFF_TRACKER=required refuses to start while the tracking
+server does not answer; without it records wait for the server.
 """
 
 import os
@@ -29,12 +30,21 @@ def make_executor() -> Executor:
 
 
 def make_tracker() -> Tracker:
-    """MLflow, unless ORBITDIFF_TRACKER=none."""
-    if os.environ.get("ORBITDIFF_TRACKER") == "none":
+    """MLflow, unless ORBITDIFF_TRACKER=none.
+
+    Raises
+    ------
+    BadInput
+        ORBITDIFF_TRACKER has another value than none, mlflow or required.
+    """
+    asked = os.environ.get("ORBITDIFF_TRACKER") or "mlflow"
+    if asked == "none":
         return NullTracker()
+    if asked not in ("mlflow", "required"):
+        raise BadInput(f"expected ORBITDIFF_TRACKER among none, mlflow and required, got {asked!r}")
     from pipelines.tracking.mlflow_tracker import MLflowTracker
 
-    return MLflowTracker()
+    return MLflowTracker(required=asked == "required")
 
 
 def stage_module(stage: str, task: str) -> Any:

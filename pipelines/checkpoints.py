@@ -68,9 +68,11 @@ def _client() -> Any:
     from mlflow.tracking import MlflowClient
 
     from pipelines.environment import prepare_environment
+    from pipelines.tracking.delivery import ask_once
     from pipelines.tracking.mlflow_tracker import tracking_uri
 
     prepare_environment()
+    ask_once(tracking_uri())
     return MlflowClient(tracking_uri=tracking_uri())
 
 
@@ -78,10 +80,16 @@ def _newest_recorded(task: str) -> Checkpoint | None:
     """Newest finished run whose model is still there."""
     if not os.environ.get("MLFLOW_TRACKING_URI") and not Path("mlflow.db").is_file():
         return None
+    from pipelines.tracking.delivery import unsent
     from pipelines.tracking.registry import folder_of_run, training_runs
 
-    client = _client()
-    for run in training_runs(client, task):
+    try:
+        client = _client()
+        runs = training_runs(client, task)
+    except unsent():
+        print("the MLflow server does not answer; looking for models in this folder")
+        return None
+    for run in runs:
         try:
             folder = folder_of_run(client, run.info.run_id)
         except (BadInput, CheckpointError):

@@ -14,6 +14,7 @@ from pipelines.verbs.evaluate import evaluate
 from pipelines.verbs.generate import generate
 from pipelines.verbs.options import CheckpointName, Seed, choose, known_task
 from pipelines.verbs.prepare import prepare
+from pipelines.verbs.promote import deliver, promote
 from pipelines.verbs.sweep import sweep
 
 if TYPE_CHECKING:
@@ -191,6 +192,8 @@ app.command()(generate)
 app.command()(evaluate)
 app.command()(sweep)
 app.command()(diagnose)
+app.command()(promote)
+app.command()(deliver)
 
 
 @app.command()

@@ -150,8 +150,9 @@ class RayExecutor:
             What a worker raised, in its own class; it is not tried again.
         """
         ray = self._connect()
-        use_gpu = torch.cuda.is_available()
-        check_workers(num_workers, ray.cluster_resources(), use_gpu=use_gpu)
+        resources = ray.cluster_resources()
+        use_gpu = has_gpu(resources)
+        check_workers(num_workers, resources, use_gpu=use_gpu)
         from ray.train import (
             CheckpointConfig,
             FailureConfig,
@@ -198,6 +199,11 @@ class RayExecutor:
             result.metrics or {}
         )
         return returned
+
+
+def has_gpu(resources: Mapping[str, float]) -> bool:
+    """Say whether a cluster trains on GPUs; the machine of the driver may have none itself."""
+    return resources.get("GPU", 0) > 0
 
 
 def check_workers(num_workers: int, resources: Mapping[str, float], *, use_gpu: bool) -> None:

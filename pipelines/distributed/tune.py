@@ -12,7 +12,7 @@ from typing import Any, final
 
 from orbitdiff.metrics.comparison import of_kind
 from pipelines.distributed.placed import PlacedExecutor
-from pipelines.distributed.ray_executor import RayExecutor, check_workers
+from pipelines.distributed.ray_executor import RayExecutor, check_workers, has_gpu
 from pipelines.distributed.trial_table import TrialTable
 from pipelines.environment import prepare_environment
 from pipelines.stages.sweeps.config import Search
@@ -130,9 +130,7 @@ def most_workers(trials: Sequence[Trial]) -> int:
 
 def concurrent(trials: Sequence[Trial], resources: Mapping[str, float]) -> int:
     """Trials that train at a time; no process waits for its workers. Refuses what never fits."""
-    import torch
-
-    use_gpu = torch.cuda.is_available() and any(trial.num_workers for trial in trials)
+    use_gpu = has_gpu(resources) and any(trial.num_workers for trial in trials)
     check_workers(most_workers(trials), resources, use_gpu=use_gpu)
     kinds = ("CPU", "GPU") if use_gpu else ("CPU",)
     return min(int(resources[kind]) // most_workers(trials) for kind in kinds)

@@ -7,7 +7,18 @@ from typing import Any, Protocol, TypeVar, final, runtime_checkable
 
 from orbitdiff.training.worker import LocalWorker, Worker
 
-__all__ = ["Executor", "LocalExecutor", "Loop", "NullTracker", "TrackedRun", "Tracker"]
+__all__ = [
+    "PARENT_RECORD",
+    "Executor",
+    "LocalExecutor",
+    "Loop",
+    "NullTracker",
+    "TrackedRun",
+    "Tracker",
+]
+
+PARENT_RECORD = "ORBITDIFF_PARENT_RECORD"
+"""Environment variable: record of the flow that the stages of this process belong to."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -34,9 +45,18 @@ class Executor(Protocol):
 
 @runtime_checkable
 class TrackedRun(Protocol):
-    """An open record of one run."""
+    """An open record of one run.
+
+    Parameters
+    ----------
+    id : str
+        Name of the run where it is kept, empty while it is not there.
+    record : str
+        Name of the record, the same when the run starts again after it broke off.
+    """
 
     id: str
+    record: str
 
     def metrics(self, values: Mapping[str, float], *, step: int | None = None) -> None:
         """Record numbers."""
@@ -84,6 +104,7 @@ class LocalExecutor:
 @final
 class _Nothing:
     id = ""
+    record = ""
 
     def metrics(self, values: Mapping[str, float], *, step: int | None = None) -> None:
         """Keep nothing."""

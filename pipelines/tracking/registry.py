@@ -12,10 +12,14 @@ __all__ = ["NEWEST", "folder_of_run", "register", "run_of_model", "training_runs
 
 NEWEST = "newest"
 """Alias of the version that was registered last."""
+DIGEST = "orbitdiff.digest"
+"""Tag of a version: the content of its model folder."""
 
 
-def register(client: Any, uri: str, run_id: str, folder: Path, *, name: str) -> str:
+def register(client: Any, uri: str, run_id: str, folder: Path, *, name: str, digest: str) -> str:
     """Log a model folder as a pyfunc model of a run, register it, return its version.
+
+    The same folder of the same run gives one version, however often it is registered.
 
     Parameters
     ----------
@@ -27,6 +31,8 @@ def register(client: Any, uri: str, run_id: str, folder: Path, *, name: str) -> 
         Model folder: model.safetensors, config.json (which names the task), checksums.json.
     name : str
         Name of the registered model; its alias `newest` moves to the new version.
+    digest : str
+        Names the content of the folder.
     """
     import mlflow
     from mlflow.models import ModelSignature
@@ -43,20 +49,22 @@ def register(client: Any, uri: str, run_id: str, folder: Path, *, name: str) -> 
     outputs = Schema(
         [ColSpec("string", generator.described_by), ColSpec("string", generator.gives)]
     )
-    mlflow.set_tracking_uri(uri)
-    with mlflow.start_run(run_id=run_id):
-        info = mlflow.pyfunc.log_model(
-            name="generator",
-            python_model=str(generator.code),
-            artifacts={"model": str(folder)},
-            signature=ModelSignature(inputs, outputs),
-            pip_requirements=[f"orbitdiff[{generator.extra}]"],
-            registered_model_name=name,
-        )
-    version = str(info.registered_model_version)
-    for key, value in client.get_run(run_id).data.tags.items():
-        if not key.startswith("mlflow."):
-            client.set_model_version_tag(name, version, key, value)
+    known = client.search_model_versions(f"name = '{name}' and run_id = '{run_id}'")
+    version = next((str(x.version) for x in known if x.tags.get(DIGEST) == digest), "")
+    if not version:
+        mlflow.set_tracking_uri(uri)
+        with mlflow.start_run(run_id=run_id):
+            info = mlflow.pyfunc.log_model(
+                name="generator",
+                python_model=str(generator.code),
+                artifacts={"model": str(folder)},
+                signature=ModelSignature(inputs, outputs),
+                pip_requirements=[f"orbitdiff[{generator.extra}]"],
+            )
+        about = client.get_run(run_id).data.tags.items()
+        tags = {key: value for key, value in about if not key.startswith("mlflow.")}
+        made = mlflow.register_model(info.model_uri, name, tags={**tags, DIGEST: digest})
+        version = str(made.version)
     client.set_registered_model_alias(name, NEWEST, version)
     return version
 

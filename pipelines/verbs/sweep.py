@@ -71,6 +71,8 @@ def sweep(
         if selected.dataset:
             reproduce(f"prepare@{selected.dataset}")
         folder = flow(task, preset, asked, str(root))
+    found = json.loads((Path(folder) / "sweep.json").read_text())
+    typer.echo(found["advice"]["text"])
     typer.echo(f"results: {folder}")
 
 

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +132,12 @@ def test_trials_at_a_time_fill_the_cluster() -> None:
     resources = {"CPU": 5.0}
     assert [concurrent(trials(n), resources) for n in (1, 2, 3)] == [5, 2, 1]
     assert concurrent(space_of(toy()).trials, resources) == 5
+    # the cluster's GPUs decide, whatever the driver's machine has; the toy needs none
+    gpus = {"CPU": 64.0, "GPU": 4.0}
+    assert [concurrent(trials(n), gpus) for n in (1, 2, 4)] == [4, 2, 1]
+    assert concurrent(space_of(toy()).trials, gpus) == 64
+    with pytest.raises(BadInput, match="num_workers = 4 but Ray has 3 GPUs"):
+        concurrent(trials(4), {"CPU": 64.0, "GPU": 3.0})
     with pytest.raises(BadInput, match="num_workers = 6 but Ray has 5 CPUs"):
         concurrent(trials(3) + trials(4)[:1] + space_of(crystals(changes=[
             *CRYSTALS["changes"], "train.batch_size=8", "train.num_workers=6"])).trials, resources)  # fmt: skip
@@ -256,9 +263,10 @@ def test_the_place_of_a_broken_run_is_given_back(tmp_path: Path) -> None:
     (tmp_path / "placement.txt").write_text(group.id.hex())
     assert give_back(tmp_path)
     assert not give_back(tmp_path)
-    assert ray.get(ray.remote(num_cpus=2)(os.getpid).remote(), timeout=60)
+    assert ray.get(ray.remote(num_cpus=2)(lambda: 7).remote(), timeout=60) == 7
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.integration
 @pytest.mark.usefixtures("ray_ends")
 def test_grid_gives_the_table_of_a_run_in_this_process(
@@ -274,6 +282,7 @@ def test_grid_gives_the_table_of_a_run_in_this_process(
     assert sweep_in(tmp_path / "there", toy(), RayTuner()) == here
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.integration
 @pytest.mark.slow
 @pytest.mark.usefixtures("ray_ends")
@@ -304,15 +313,31 @@ def write_data(folder: Path) -> None:
     prepare_own(cifs, folder / "data", executor=LocalExecutor())
 
 
-def start(folder: Path, task: str, section: dict[str, Any]) -> "subprocess.Popen[bytes]":
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    for name in ("RAY_ADDRESS", "MLFLOW_TRACKING_URI"):
-        environment.pop(name, None)
-    with (folder / "driver.log").open("ab") as log:
-        return subprocess.Popen(
-            [sys.executable, "-c", DRIVER, str(ROOT), task, json.dumps(section)],
-            cwd=folder, env=environment, stdout=log, stderr=log,
-        )  # fmt: skip
+Start = Callable[[Path, str, dict[str, Any]], "subprocess.Popen[bytes]"]
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """Start drivers; those that a failed test leaves are ended."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def run(folder: Path, task: str, section: dict[str, Any]) -> "subprocess.Popen[bytes]":
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        for name in ("RAY_ADDRESS", "MLFLOW_TRACKING_URI"):
+            environment.pop(name, None)
+        with (folder / "driver.log").open("ab") as log:
+            started.append(
+                subprocess.Popen(
+                    [sys.executable, "-c", DRIVER, str(ROOT), task, json.dumps(section)],
+                    cwd=folder, env=environment, stdout=log, stderr=log,
+                )
+            )  # fmt: skip
+        return started[-1]
+
+    yield run
+    for driver in started:
+        if driver.poll() is None:
+            kill(driver, alone=False)
 
 
 def ended_trials(folder: Path) -> dict[str, int]:
@@ -323,7 +348,7 @@ def ended_trials(folder: Path) -> dict[str, int]:
 
 def wait_for(driver: "subprocess.Popen[bytes]", folder: Path, count: int) -> None:
     """Wait until trials have ended, or the driver has."""
-    limit = time.monotonic() + 240
+    limit = time.monotonic() + 600
     while driver.poll() is None and len(ended_trials(folder)) < count:
         assert time.monotonic() < limit, (folder / "driver.log").read_text()[-3000:]
         time.sleep(0.05)
@@ -352,8 +377,8 @@ def recorded_runs(folder: Path) -> list[Any]:
 
 @pytest.mark.integration
 @pytest.mark.slow
-@pytest.mark.timeout(600)
-def test_a_killed_driver_goes_on_and_repeats_nothing(tmp_path: Path) -> None:
+@pytest.mark.timeout(1500)
+def test_a_killed_driver_goes_on_and_repeats_nothing(tmp_path: Path, start: Start) -> None:
     pytest.importorskip("mlflow")
     quiet = sweep_in(tmp_path / "quiet", toy(), LocalTuner())
     driver = start(tmp_path, "toy", TOY)
@@ -364,7 +389,7 @@ def test_a_killed_driver_goes_on_and_repeats_nothing(tmp_path: Path) -> None:
     assert not (tmp_path / "results").exists()
 
     driver = start(tmp_path, "toy", TOY)
-    assert driver.wait(240) == 0, (tmp_path / "driver.log").read_text()[-3000:]
+    assert driver.wait(600) == 0, (tmp_path / "driver.log").read_text()[-3000:]
     after = ended_trials(tmp_path)
     assert {name: after[name] for name in before} == before, "a finished trial was repeated"
     assert read(tmp_path) == quiet
@@ -384,8 +409,8 @@ def test_a_killed_driver_goes_on_and_repeats_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.integration
 @pytest.mark.slow
-@pytest.mark.timeout(900)
-def test_trials_are_ray_train_runs_stopped_early_and_restored(tmp_path: Path) -> None:
+@pytest.mark.timeout(2400)
+def test_trials_are_ray_train_runs_stopped_early_and_restored(tmp_path: Path, start: Start) -> None:
     """Three of four learning rates learn nothing; ASHA stops at least one of them early."""
     pytest.importorskip("mlflow")
     write_data(tmp_path)
@@ -402,7 +427,7 @@ def test_trials_are_ray_train_runs_stopped_early_and_restored(tmp_path: Path) ->
     kill(driver, alone=False)
     before = ended_trials(tmp_path)
     driver = start(tmp_path, "crystals", CRYSTALS)
-    assert driver.wait(500) == 0, (tmp_path / "driver.log").read_text()[-3000:]
+    assert driver.wait(900) == 0, (tmp_path / "driver.log").read_text()[-3000:]
     after = ended_trials(tmp_path)
     assert {name: after[name] for name in before} == before
     rows = {row["trial"]: row for row in read(tmp_path)}

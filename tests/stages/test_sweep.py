@@ -209,7 +209,7 @@ class Record:
 
 class Run:
     def __init__(self, identifier: str, content: dict[str, Any]) -> None:
-        self.id = identifier
+        self.id = self.record = identifier
         self.content = content
 
     def metrics(self, values: Mapping[str, float], *, step: int | None = None) -> None:

@@ -15,7 +15,7 @@ from pipelines.stages.train import numbers
 __all__ = ["Children"]
 
 PARENT = "mlflow.parentRunId"
-"""Tag that MLflow's pages nest runs by."""
+"""Tag that MLflow's pages nest runs by; the tracker puts the run's own name for the record's."""
 
 
 @final
@@ -56,7 +56,7 @@ class Children:
             Of a trial without an outcome of its own: stopped or failed.
         """
         folder = trial.folder(self.root)
-        note = folder / f"recorded-{self.parent.id or 'nowhere'}"
+        note = folder / f"recorded-{self.parent.record or 'nowhere'}"
         if note.exists():
             return
         ended = outcome(folder) or {"status": status, "reason": ""}
@@ -67,10 +67,10 @@ class Children:
             "seed": str(trial.seed),
             "status": ended["status"],
             "reason": ended["reason"],
-            PARENT: self.parent.id,
+            PARENT: self.parent.record,
         }
         # named after the parent: an unfinished run of the same name would be continued
-        name = f"{trial.name} {self.parent.id[:8]}".strip()
+        name = f"{trial.name} {self.parent.record[:8]}".strip()
         with self.tracker.run(
             name, experiment=self.params.task, params=parameters(trial), tags=tags
         ) as child:
