@@ -1,6 +1,6 @@
 """Prepared crystals in memory: fast batches, fixed subsets."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, final
@@ -76,6 +76,8 @@ class CrystalDataset:
     ----------
     crystals : sequence of Crystal
         At least one.
+    conditions : mapping of name to tensor, optional
+        More conditions of each crystal, (M, ...), which batches carry along.
 
     Attributes
     ----------
@@ -86,12 +88,18 @@ class CrystalDataset:
     Raises
     ------
     BadInput
-        No crystal.
+        No crystal, or conditions of another number of crystals.
     """
 
-    def __init__(self, crystals: Sequence[Crystal]) -> None:
+    def __init__(
+        self, crystals: Sequence[Crystal], *, conditions: Mapping[str, Tensor] | None = None
+    ) -> None:
         if not crystals:
             raise BadInput("expected at least one crystal, got an empty data set")
+        self.conditions = dict(conditions or {})
+        for name, value in self.conditions.items():
+            if len(value) != len(crystals):
+                raise BadInput(f"expected {len(crystals)} rows of {name}, got {len(value)}")
         self.crystals = list(crystals)
         self.ids = [crystal.id for crystal in self.crystals]
         self.num_atoms = torch.tensor([len(crystal.atom_types) for crystal in self.crystals])
@@ -135,7 +143,8 @@ class CrystalDataset:
         Returns
         -------
         Batch
-            state `lattice` (B, 3, 3) in angstrom and `frac` (B, N, 3), cond `atom_types` (B, N).
+            state `lattice` (B, 3, 3) in angstrom and `frac` (B, N, 3), cond `atom_types` (B, N)
+            and the further conditions.
         """
         rows = torch.as_tensor(indices, dtype=torch.long)
         counts = self.num_atoms[rows]
@@ -143,7 +152,10 @@ class CrystalDataset:
         return Batch(
             state={"lattice": self._lattice[rows], "frac": self._frac[rows, :width]},
             mask=torch.arange(width) < counts[:, None],
-            cond={"atom_types": self._types[rows, :width]},
+            cond={
+                "atom_types": self._types[rows, :width],
+                **{name: value[rows] for name, value in self.conditions.items()},
+            },
             ids=rows,
         )
 

@@ -24,8 +24,11 @@ __all__ = [
     "Tolerances",
     "aggregate",
     "compare_crystals",
+    "composition_key",
     "judge",
+    "valid_composition",
     "valid_crystal",
+    "valid_structure",
 ]
 
 LARGEST_COMPOSITION_SEARCH = 8
@@ -88,7 +91,17 @@ class Judged:
 
 
 def valid_crystal(crystal: Crystal) -> bool:
-    """SMACT-valid composition, smallest distance above 0.5 angstrom, volume above 0.1.
+    """Structure and composition valid.
+
+    Parameters
+    ----------
+    crystal : Crystal
+    """
+    return valid_structure(crystal) and valid_composition(crystal)
+
+
+def valid_structure(crystal: Crystal) -> bool:
+    """Smallest distance above 0.5 angstrom, volume above 0.1.
 
     Distances are over periodic images, an atom's own images included.
 
@@ -102,15 +115,22 @@ def valid_crystal(crystal: Crystal) -> bool:
     distances = structure.distance_matrix
     off = distances[~np.eye(len(structure), dtype=bool)]
     shortest = min(float(length) for length in structure.lattice.abc)
-    if min([shortest, *off.tolist()]) <= MIN_DISTANCE:
-        return False
-    return _valid_composition(structure.composition.reduced_formula)
+    return min([shortest, *off.tolist()]) > MIN_DISTANCE
 
 
-def _valid_composition(formula: str) -> bool:
+def valid_composition(crystal: Crystal) -> bool:
+    """SMACT: charge-neutral with the more electronegative atoms negative; alloys are valid.
+
+    Parameters
+    ----------
+    crystal : Crystal
+    """
     from pymatgen.core import Composition
     from smact.screening import smact_validity
 
+    numbers, counts = np.unique(crystal.atom_types, return_counts=True)
+    whole = Composition(dict(zip(numbers.tolist(), counts.tolist(), strict=True)))
+    formula = whole.reduced_formula
     if len(Composition(formula)) > LARGEST_COMPOSITION_SEARCH:
         return False
     with warnings.catch_warnings():
@@ -252,12 +272,12 @@ def metre(pairs: Sequence[Pair], judged: Sequence[Judged], *, parallel: Map) -> 
     everyone = {row.id for row in judged}
     by_composition: dict[tuple[int, ...], list[Pair]] = defaultdict(list)
     for pair in pairs:
-        by_composition[_composition(pair.generated)].append(pair)
+        by_composition[composition_key(pair.generated)].append(pair)
     left = {pair.id: pair.reference for pair in pairs if pair.id not in found}
     others = [
         Pair(name, other.k, other.generated, reference, other.tolerances, other.seconds, False)
         for name, reference in left.items()
-        for other in by_composition[_composition(reference)]
+        for other in by_composition[composition_key(reference)]
         if other.id != name
     ]
     if others:
@@ -266,7 +286,7 @@ def metre(pairs: Sequence[Pair], judged: Sequence[Judged], *, parallel: Map) -> 
     return len(found) / max(1, len(everyone))
 
 
-def _composition(crystal: Crystal) -> tuple[int, ...]:
+def composition_key(crystal: Crystal) -> tuple[int, ...]:
     """Reduced composition as a flat tuple, so that cells of different size compare."""
     numbers, counts = np.unique(crystal.atom_types, return_counts=True)
     divisor = int(np.gcd.reduce(counts))

@@ -3,23 +3,23 @@
 from typing import final
 
 import torch
+from torch import nn
 
 from orbitdiff.errors import BadInput
-from orbitdiff.nn.base import Denoiser
 from orbitdiff.typing import Bool, Float, State, Tensor
 
 __all__ = ["Guided"]
 
 
 @final
-class Guided:
+class Guided(nn.Module):
     """D = D(no text) + w (D(text) - D(no text)), one call of a doubled batch.
 
     Weights 1 and 0 are the network with and without its text, one plain call.
 
     Parameters
     ----------
-    denoiser : Denoiser
+    denoiser : nn.Module
         Reads `text` and `has_text`; trained with some texts left out.
     weight : float
         w of at least 0.
@@ -29,18 +29,20 @@ class Guided:
     Ho and Salimans 2022. Lattice noise, score and logits of the elements are combined alike.
     """
 
-    def __init__(self, denoiser: Denoiser, weight: float) -> None:
+    def __init__(self, denoiser: nn.Module, weight: float) -> None:
+        super().__init__()
         if weight < 0:
             raise BadInput(f"expected a guidance weight of at least 0, got {weight}")
         self.denoiser, self.weight = denoiser, weight
 
-    def __call__(
+    def forward(
         self, x_t: State, t: Float[Tensor, " B"], cond: State, mask: Bool[Tensor, "B N"]
     ) -> State:
         """Return the guided prediction of each field."""
         without = {**cond, "has_text": torch.zeros_like(cond["has_text"])}
         if self.weight in (0, 1):
-            return self.denoiser(x_t, t, without if self.weight == 0 else cond, mask)
+            alone: State = self.denoiser(x_t, t, without if self.weight == 0 else cond, mask)
+            return alone
 
         def twice(fields: State, other: State) -> State:
             return {name: torch.cat([value, other[name]]) for name, value in fields.items()}

@@ -1,14 +1,14 @@
 """What earlier stages left for a report: results, training histories and curves of runs."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from orbitdiff.errors import BadInput
-from orbitdiff.export import read_json
+from orbitdiff.export import read_json, write_atomically
 
-__all__ = ["read_history", "read_points", "read_runs"]
+__all__ = ["read_history", "read_points", "read_runs", "write_points"]
 
 
 def read_history(path: Path) -> list[dict[str, Any]]:
@@ -67,3 +67,25 @@ def read_points(
         content = read_json(path, cure=f"run the {kind} stage again")
         arms.setdefault(found["metrics"]["run"]["estimator"], []).append(content["points"])
     return arms
+
+
+def write_points(params: Any, points: Sequence[Mapping[str, Any]], out: Path) -> None:
+    """Write the points of a curve with the run they belong to.
+
+    Parameters
+    ----------
+    params : RunParams
+    points : sequence of mapping
+        JSON types.
+    out : Path
+        JSON file.
+    """
+    about = {
+        "dataset": params.dataset,
+        "estimator": params.estimator,
+        "preset": params.preset,
+        "seed": params.seed,
+    }
+    out.parent.mkdir(parents=True, exist_ok=True)
+    content = {"run": about, "points": list(points)}
+    write_atomically(out, json.dumps(content, indent=2, sort_keys=True) + "\n")

@@ -1,6 +1,5 @@
 """Match rate of a model under some sampler settings: the points of the curves of a report."""
 
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -8,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from orbitdiff.data.crystals import CrystalDataset
-from orbitdiff.export import write_atomically
 from orbitdiff.inference import CrystalModel
 from orbitdiff.metrics.crystals import Pair, Tolerances, compare_crystals
 from orbitdiff.samplers.config import SamplerConfig, build_sampler
 from pipelines.stages.base import Executor, Tracker
 from pipelines.stages.crystals.sample import sample_test
 from pipelines.stages.provenance import recorded
+from pipelines.stages.results import write_points
 
 __all__ = ["measure", "write_curve"]
 
@@ -90,15 +89,7 @@ def write_curve(
     step: Callable[[Mapping[str, Any]], int],
 ) -> None:
     """Write the points with the run they belong to, and record the match rates."""
-    about = {
-        "dataset": params.dataset,
-        "estimator": params.estimator,
-        "preset": params.preset,
-        "seed": params.seed,
-    }
-    out.parent.mkdir(parents=True, exist_ok=True)
-    content = {"run": about, "points": list(points)}
-    write_atomically(out, json.dumps(content, indent=2, sort_keys=True) + "\n")
+    write_points(params, points, out)
     with recorded(tracker, params, name, data=data) as tracked:
         for point in points:
             found = {f"{point['sampler']}.match_rate_all": point["match_rate_all"]}

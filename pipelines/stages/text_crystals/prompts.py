@@ -5,13 +5,13 @@ import io
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
 from orbitdiff.data.cif import Crystal, to_structure
 from orbitdiff.data.prompts import KINDS, PromptFields, canonical_text, prompt
+from orbitdiff.data.text_crystals import Prompt
 from orbitdiff.errors import BadInput, MissingExtra
 from pipelines.stages.base import Executor
 from pipelines.stages.isolated import Ended, Isolated
@@ -38,23 +38,6 @@ READY_SOFTWARE = {
     "openbabel-wheel": "none",
 }
 """What the ready texts were made with; others would give other texts."""
-
-
-@dataclass(frozen=True)
-class Prompt:
-    """The prompt of one crystal.
-
-    Parameters
-    ----------
-    id : str
-    text : str
-    fallback : str
-        Why a long prompt is the short one instead; empty where it is what was asked for.
-    """
-
-    id: str
-    text: str
-    fallback: str = ""
 
 
 def build_prompts(
