@@ -100,8 +100,10 @@ def run_stage(
     if stage == "report":
         for name in runs:
             inputs[f"run:{name}"] = inputs["results"] / name
-            for curve in ("steps", "calls"):
+            for curve in ("steps", "calls", "guidance"):
                 inputs[f"{curve}:{name}"] = inputs["results"] / "curves" / f"{name}-{curve}.json"
+            of = params.builds[name]["dataset"]
+            inputs[f"data:{of}"] = inputs["data"].parent / of
             if name in params.curves("whole"):
                 inputs[f"whole:{name}"] = inputs["results"] / "whole" / name
     if model is not None:

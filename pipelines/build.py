@@ -88,6 +88,7 @@ def build_run(
         reproduce(stage_name(last, params, selected.run_name), dry_run=dry_run)
         return
     from pipelines.assemble import run_stage
+    from pipelines.dag import prepared_stage
 
     known = params.raw["datasets"]
     if selected.dataset not in known:
@@ -100,7 +101,7 @@ def build_run(
     root = outside_folder(selected.run_name, changes)
     stages = STAGES[: STAGES.index(last) + 1]
     print(f"this run is outside DVC, in {root}: {', '.join(stages)}")
-    reproduce(f"prepare@{selected.dataset}", dry_run=dry_run)
+    reproduce(prepared_stage(params, selected.task, selected.dataset), dry_run=dry_run)
     if dry_run:
         return
     for stage in stages:

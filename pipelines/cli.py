@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from orbitdiff.errors import OrbitDiffError
+from orbitdiff.errors import BadInput, OrbitDiffError
 from pipelines.environment import prepare_environment
 from pipelines.messages import one_line
 from pipelines.verbs.diagnose import diagnose
@@ -29,7 +29,7 @@ app = typer.Typer(
     help="Diffusion models trained on targets averaged over the symmetry orbit.",
 )
 
-TRAINED = ("crystals", "conformers")
+TRAINED = ("crystals", "conformers", "text_crystals")
 
 Preset = Annotated[str, typer.Option(help="Preset of params.yaml.")]
 Changes = Annotated[
@@ -40,9 +40,17 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="List the stages, run no
 
 def dataset_of(params: "Params", task: str, preset: str) -> str:
     """Data set of a preset's report, else the last one of the task."""
+    from pipelines.dag import text_datasets
+
     found: str | None = params.raw["reports"].get(task, {}).get(preset, {}).get("dataset")
+    if found is not None:
+        return found
     named = params.raw["datasets"].items()
-    return found or [name for name, about in named if about["task"] == task][-1]
+    own = [name for name, about in named if about["task"] == task]
+    known = own or text_datasets(params, task)
+    if not known:
+        raise BadInput(f"params.yaml lists no data set of {task}; give --dataset")
+    return known[-1]
 
 
 @app.command()
@@ -134,6 +142,7 @@ def sample(
         return
     from pipelines.assemble import run_stage
     from pipelines.build import outside_folder, reproduce
+    from pipelines.dag import prepared_stage
     from pipelines.params import load
 
     known_task(task, TRAINED)
@@ -144,7 +153,7 @@ def sample(
     )  # fmt: skip
     root = outside_folder(selected.run_name, [*change, f"checkpoint={chosen.folder.name}"])
     typer.echo(f"this run is outside DVC, in {root}")
-    reproduce(f"prepare@{selected.dataset}", dry_run=dry_run)
+    reproduce(prepared_stage(params, task, selected.dataset), dry_run=dry_run)
     if not dry_run:
         run_stage(
             "sample", task, params, preset=preset, dataset=selected.dataset, estimator=estimator,

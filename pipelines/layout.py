@@ -27,6 +27,9 @@ def stage_paths(
             return {}, {"raw": raw}
         case "prepare":
             return {"raw": raw}, {"data": data}
+        case "texts":
+            crystals = Path("data/prepared/crystals") / dataset
+            return {"raw": raw, "crystals": crystals}, {"data": data}
         case "train":
             return {"data": data}, {"model": model, "running": root / ".runs" / run}
         case "sample":
@@ -34,7 +37,7 @@ def stage_paths(
         case "evaluate":
             inputs = {"data": data, "samples": samples, "model": model}
             return inputs, {"results": results / run}
-        case "steps" | "calls":
+        case "steps" | "calls" | "guidance":
             curve = results / "curves" / f"{run}-{stage}.json"
             return {"data": data, "model": model}, {"curve": curve}
         case "whole":

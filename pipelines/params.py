@@ -25,10 +25,12 @@ SECTIONS = (
     "finetunes",
     "steps",
     "calls",
+    "guidance",
     "whole",
     "baselines",
     "sweeps",
     "datasets",
+    "texts",
     "reports",
 )
 
