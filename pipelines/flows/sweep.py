@@ -7,6 +7,7 @@ from typing import Any
 from prefect import flow, task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
+from pipelines.flows.record import recorded_flow
 from pipelines.flows.stage import stage_task
 from pipelines.flows.table import artifact_key
 from pipelines.params import load
@@ -39,10 +40,13 @@ def sweep(
     root : str
         The repository.
     """
-    if section is None:
-        stage_task(f"sweep_{task}@{preset}", root=root)
-    else:
-        changed_sweep(task, preset, section, outside)
+    asked = {"task": task, "preset": preset, "outside": outside}
+    name = " ".join(filter(None, (preset, outside)))
+    with recorded_flow("sweep", name, experiment=task, params=asked):
+        if section is None:
+            stage_task(f"sweep_{task}@{preset}", root=root)
+        else:
+            changed_sweep(task, preset, section, outside)
     folder = results_folder(task, preset, Path(root) / outside)
     key = artifact_key("sweep", task, preset)
     create_markdown_artifact(

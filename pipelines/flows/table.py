@@ -7,6 +7,7 @@ from prefect import flow
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
 from pipelines.dag import stages_of
+from pipelines.flows.record import recorded_flow
 from pipelines.flows.stage import stage_task
 from pipelines.params import load
 
@@ -33,13 +34,17 @@ def table(task: str = "crystals", preset: str = "demo", root: str = ".") -> str:
     folder = Path(root)
     stages = stages_of(load(folder / "params.yaml"), task, preset)
     rows = []
-    for number, (stage, needs) in enumerate(stages, start=1):
-        print(f"[{number}/{len(stages)}] {stage}")
-        clock = time.perf_counter()
-        stage_task(stage, root=root)
-        seconds = round(time.perf_counter() - clock, 1)
-        rows.append({"stage": stage, "needs": ", ".join(needs), "seconds": seconds})
     report = folder / "reports" / task / preset
+    asked = {"task": task, "preset": preset}
+    with recorded_flow("table", preset, experiment=task, params=asked) as record:
+        for number, (stage, needs) in enumerate(stages, start=1):
+            print(f"[{number}/{len(stages)}] {stage}")
+            clock = time.perf_counter()
+            stage_task(stage, root=root)
+            seconds = round(time.perf_counter() - clock, 1)
+            rows.append({"stage": stage, "needs": ", ".join(needs), "seconds": seconds})
+            record.metrics({f"seconds/{stage.replace('@', ' ')}": seconds})
+        record.artifact(report / "table.md")
     create_markdown_artifact(
         (report / "table.md").read_text(), key=artifact_key(task, preset), description="metrics"
     )

@@ -5,6 +5,7 @@ from pathlib import Path
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 
+from pipelines.flows.record import recorded_flow
 from pipelines.flows.stage import stage_task
 
 __all__ = ["toy"]
@@ -21,7 +22,8 @@ def toy(preset: str = "cpu", root: str = ".") -> str:
     root : str
         The repository.
     """
-    stage_task(f"toy@{preset}", root=root)
+    with recorded_flow("toy", preset, experiment="toy", params={"preset": preset}):
+        stage_task(f"toy@{preset}", root=root)
     table = (Path(root) / "results" / "toy" / preset / "table.md").read_text()
     create_markdown_artifact(table, key=f"toy-{preset}", description="Table 1")
     return table

@@ -76,6 +76,14 @@ class TestDeployments:
                 asked = deployment["parameters"]
                 assert asked["preset"] in reports[asked["task"]]
 
+    def test_runs_are_known(self) -> None:
+        runs = yaml.safe_load((ROOT / "params.yaml").read_text())["builds"]
+        asked = [x["parameters"] for x in DEPLOYMENTS if x["entrypoint"].endswith(":train")]
+        assert len(asked) == 2
+        for one in asked:
+            about = runs["{preset}-{dataset}-{estimator}-{seed}".format(**one)]
+            assert about == one
+
     def test_what_the_issue_asks_for_runs_in_both_pools(self) -> None:
         by_name = {deployment["name"]: deployment for deployment in DEPLOYMENTS}
         assert len(by_name) == len(DEPLOYMENTS)
