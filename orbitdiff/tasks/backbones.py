@@ -76,7 +76,7 @@ class BackboneEvaluateConfig:
     noise : float
         Standard deviation of what is added to them for the other control, angstrom.
     designs : int
-        Chains of a set that ProteinMPNN draws sequences for, spread over the set; 0 for all.
+        Chains of a set that ProteinMPNN draws sequences for, spread over the set; 0 for none.
     sequences : int
         Of each (published: 8).
     """
@@ -85,7 +85,7 @@ class BackboneEvaluateConfig:
 
     natural: int = 0
     noise: float = 1.0
-    designs: int = 0
+    designs: int = 20
     sequences: int = 8
 
     def __post_init__(self) -> None:

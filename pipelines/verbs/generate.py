@@ -8,31 +8,50 @@ import typer
 from orbitdiff.errors import BadInput
 from pipelines.stages.conformers.build import read_smiles
 from pipelines.verbs.options import CheckpointName, Seed, choose, known_task
+from pipelines.verbs.text_crystals import write_text_crystals
 
 __all__ = ["generate"]
 
 
 def generate(
     task: str,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder (crystals) or .sdf file.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder; conformers: .sdf file.")],
     formula: Annotated[str, typer.Option(help="crystals: atoms of a cell, as BaTiO3.")] = "",
     smiles: Annotated[str, typer.Option(help="conformers: one molecule, such as CCO.")] = "",
     file: Annotated[
         Path | None, typer.Option(help="conformers: .smi or .csv with a SMILES a line.")
     ] = None,
-    n: Annotated[int, typer.Option("-n", help="Number of samples, of each molecule.")] = 8,
+    length: Annotated[int, typer.Option(help="backbones: residues of a chain.")] = 0,
+    lengths: Annotated[str, typer.Option(help="backbones: several, as 60,80,100.")] = "",
+    prompt: Annotated[
+        str, typer.Option(help="text_crystals: what to draw; --formula where it is known.")
+    ] = "",
+    guidance: Annotated[
+        float | None, typer.Option(help="text_crystals: weight of the text; default: the model's.")
+    ] = None,
+    n: Annotated[int, typer.Option("-n", help="Number of samples, of each input.")] = 8,
     steps: Annotated[int, typer.Option(help="Sampler steps; default: the model's.")] = 0,
     checkpoint: CheckpointName = "",
     seed: Seed = 0,
 ) -> None:
-    """Draw structures of a composition (CIF files) or conformers of molecules (SDF)."""
-    known_task(task, ("crystals", "conformers"))
+    """Draw structures of a composition (CIF), conformers of molecules (SDF), chains (PDB)."""
+    known_task(task, ("crystals", "conformers", "backbones", "text_crystals"))
     if steps < 0:
         raise BadInput(f"expected --steps of at least 1, got {steps}")
+    if task == "text_crystals":
+        write_text_crystals(
+            prompt, n, out, formula=formula, checkpoint=checkpoint, seed=seed,
+            guidance=guidance, steps=steps or None,
+        )  # fmt: skip
+        return
     if task == "crystals":
         if not formula:
             raise BadInput("expected --formula, such as --formula BaTiO3")
         write_crystals(formula, n, out, checkpoint=checkpoint, seed=seed, steps=steps or None)
+        return
+    if task == "backbones":
+        wanted = parse_lengths(length, lengths)
+        write_backbones(wanted, n, out, checkpoint=checkpoint, seed=seed, steps=steps or None)
         return
     if bool(smiles) == (file is not None):
         raise BadInput("expected either --smiles or --file")
@@ -52,6 +71,39 @@ def write_crystals(
     for index, structure in enumerate(structures):
         structure.to(str(out / f"{formula}_{index}.cif"), fmt="cif")
     typer.echo(f"wrote {len(structures)} CIF files to {out}")
+
+
+def parse_lengths(length: int, lengths: str) -> list[int]:
+    """Lengths of chains: one of both options is given."""
+    if (length != 0) == bool(lengths):
+        raise BadInput("expected either --length, such as 80, or --lengths, such as 60,80,100")
+    try:
+        return [length] if length else [int(part) for part in lengths.split(",")]
+    except ValueError as error:
+        raise BadInput(f"expected --lengths such as 60,80,100, got {lengths!r}") from error
+
+
+def write_backbones(
+    lengths: list[int], n: int, out: Path, *, checkpoint: str, seed: int, steps: int | None
+) -> None:
+    """Draw chains and write PDB files of their CA atoms into a folder."""
+    from tqdm import tqdm
+
+    from orbitdiff.inference.backbones import draw_backbones
+    from pipelines.stages.backbones.sample import write_pdbs
+
+    folder = choose(checkpoint, "backbones").folder
+    with tqdm(total=len(set(lengths)) * n, desc="chains", leave=False) as bar:
+        drawn = draw_backbones(
+            lengths, n, checkpoint=folder, seed=seed, steps=steps,
+            progress=lambda done, total: bar.update(done - bar.n),
+        )  # fmt: skip
+    names = [(length, k) for length in dict.fromkeys(lengths) for k in range(n)]
+    lost = write_pdbs(dict(zip(names, drawn, strict=True)), out)
+    typer.echo(
+        f"wrote {len(drawn) - lost} PDB files to {out}"
+        + (f"; {lost} not finite, left out" if lost else "")
+    )
 
 
 def write_conformers(

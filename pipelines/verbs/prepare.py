@@ -24,11 +24,17 @@ def prepare(
             "--from",
             help="crystals: csv, csv.gz or a folder of CIF files. conformers: SDF or JSON lines; a "
             "list of SMILES (.smi, .csv), whose conformers are searched; GEOM's rdkit_folder or "
-            "msgpack.",
+            "msgpack. backbones: folder of PDB, mmCIF or BinaryCIF files.",
         ),
     ],
     out: Annotated[Path, typer.Option(help="Folder to write.")],
     max_atoms: Annotated[int, typer.Option(help="Larger samples are rejected.")] = 0,
+    min_length: Annotated[
+        int, typer.Option(help="backbones: chains of fewer residues are rejected.")
+    ] = 40,
+    max_length: Annotated[
+        int, typer.Option(help="backbones: chains of more residues are rejected.")
+    ] = 256,
     level: Annotated[
         str, typer.Option(help="conformers from SMILES: etkdg, mmff or xtb (GFN2).")
     ] = "mmff",
@@ -41,7 +47,14 @@ def prepare(
     """Prepare your own data: parquet shards, rejected.csv, manifest.json."""
     from pipelines.assemble import make_executor
 
-    known_task(task, tuple(LARGEST))
+    known_task(task, (*LARGEST, "backbones"))
+    if task == "backbones":
+        from orbitdiff.data.proteins import BackboneLimits
+        from pipelines.stages.backbones.prepare import prepare_own as backbones
+
+        limits = BackboneLimits(min_length=min_length, max_length=max_length)
+        backbones(source, out, limits=limits, seed=seed, executor=make_executor())
+        return
     most = max_atoms or LARGEST[task]
     if most < 1:
         raise BadInput(f"expected --max-atoms of at least 1, got {max_atoms}")
