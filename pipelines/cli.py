@@ -29,7 +29,7 @@ app = typer.Typer(
     help="Diffusion models trained on targets averaged over the symmetry orbit.",
 )
 
-TRAINED = ("crystals", "conformers", "text_crystals")
+TRAINED = ("crystals", "conformers", "backbones", "text_crystals")
 
 Preset = Annotated[str, typer.Option(help="Preset of params.yaml.")]
 Changes = Annotated[

@@ -47,7 +47,8 @@ def stage_paths(
             }
             return {"data": data, "model": model}, found
         case "baseline":
-            made = root / "samples" / f"{preset}-{dataset}-etkdg"
+            name = "etkdg" if task == "conformers" else "controls"
+            made = root / "samples" / f"{preset}-{dataset}-{name}"
             return {"data": data}, {"results": results / "baseline", "samples": made}
         case "report":
             inputs = {"results": results, "data": data, "samples": root / "samples"}
