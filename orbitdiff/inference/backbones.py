@@ -23,7 +23,13 @@ from orbitdiff.training import checkpoint as store
 if TYPE_CHECKING:
     from biotite.structure import AtomArray
 
-__all__ = ["GLYCINE", "BackboneModel", "draw_backbones", "generate_backbones"]
+__all__ = [
+    "GLYCINE",
+    "BackboneModel",
+    "draw_backbones",
+    "generate_backbones",
+    "parse_lengths",
+]
 
 GLYCINE = "G"
 """Residue that drawn traces are written with: they have no sequence."""
@@ -148,6 +154,24 @@ class BackboneModel:
             if progress is not None:
                 progress(len(found), len(order))
         return found
+
+
+def parse_lengths(text: str) -> list[int]:
+    """Lengths of a list such as 80 or 60,80,100.
+
+    Parameters
+    ----------
+    text : str
+
+    Raises
+    ------
+    BadInput
+        Something that is no whole number.
+    """
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError as error:
+        raise BadInput(f"expected lengths such as 60,80,100, got {text!r}") from error
 
 
 def generate_backbones(

@@ -50,8 +50,10 @@ def generate(
         write_crystals(formula, n, out, checkpoint=checkpoint, seed=seed, steps=steps or None)
         return
     if task == "backbones":
-        wanted = parse_lengths(length, lengths)
-        write_backbones(wanted, n, out, checkpoint=checkpoint, seed=seed, steps=steps or None)
+        if (length != 0) == bool(lengths):
+            raise BadInput("expected either --length, such as 80, or --lengths, such as 60,80,100")
+        asked = lengths or str(length)
+        write_backbones(asked, n, out, checkpoint=checkpoint, seed=seed, steps=steps or None)
         return
     if bool(smiles) == (file is not None):
         raise BadInput("expected either --smiles or --file")
@@ -73,25 +75,16 @@ def write_crystals(
     typer.echo(f"wrote {len(structures)} CIF files to {out}")
 
 
-def parse_lengths(length: int, lengths: str) -> list[int]:
-    """Lengths of chains: one of both options is given."""
-    if (length != 0) == bool(lengths):
-        raise BadInput("expected either --length, such as 80, or --lengths, such as 60,80,100")
-    try:
-        return [length] if length else [int(part) for part in lengths.split(",")]
-    except ValueError as error:
-        raise BadInput(f"expected --lengths such as 60,80,100, got {lengths!r}") from error
-
-
 def write_backbones(
-    lengths: list[int], n: int, out: Path, *, checkpoint: str, seed: int, steps: int | None
+    asked: str, n: int, out: Path, *, checkpoint: str, seed: int, steps: int | None
 ) -> None:
-    """Draw chains and write PDB files of their CA atoms into a folder."""
+    """Draw chains of the asked lengths and write PDB files of their CA atoms into a folder."""
     from tqdm import tqdm
 
-    from orbitdiff.inference.backbones import draw_backbones
+    from orbitdiff.inference.backbones import draw_backbones, parse_lengths
     from pipelines.stages.backbones.sample import write_pdbs
 
+    lengths = parse_lengths(asked)
     folder = choose(checkpoint, "backbones").folder
     with tqdm(total=len(set(lengths)) * n, desc="chains", leave=False) as bar:
         drawn = draw_backbones(
