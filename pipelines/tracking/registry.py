@@ -41,13 +41,13 @@ def register(client: Any, uri: str, run_id: str, folder: Path, *, name: str, dig
     generator = GENERATORS[json.loads((folder / "config.json").read_text())["task"]]
     inputs = Schema(
         [
-            ColSpec(generator.kind, generator.described_by),
+            ColSpec("string", generator.described_by),
             ColSpec("long", "n", required=False),
             ColSpec("long", "seed", required=False),
         ]
     )
     outputs = Schema(
-        [ColSpec(generator.kind, generator.described_by), ColSpec("string", generator.gives)]
+        [ColSpec("string", generator.described_by), ColSpec("string", generator.gives)]
     )
     known = client.search_model_versions(f"name = '{name}' and run_id = '{run_id}'")
     version = next((str(x.version) for x in known if x.tags.get(DIGEST) == digest), "")

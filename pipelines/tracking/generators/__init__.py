@@ -19,25 +19,22 @@ class Generator:
     code : Path
         Module that `mlflow.pyfunc` runs; nothing is unpickled.
     described_by : str
-        Required column.
+        Required column, text.
     gives : str
         Column of the native text, one row per sample.
     extra : str
         Extra of the package that the model needs.
-    kind : str
-        MLflow type of the required column.
     """
 
     code: Path
     described_by: str
     gives: str
     extra: str
-    kind: str = "string"
 
 
 GENERATORS = {
     "crystals": Generator(HERE / "crystals.py", "formula", "cif", "crystal"),
     "conformers": Generator(HERE / "conformers.py", "smiles", "sdf", "mol"),
     "text_crystals": Generator(HERE / "text_crystals.py", "prompt", "cif", "text"),
-    "backbones": Generator(HERE / "backbones.py", "length", "pdb", "protein", kind="long"),
+    "backbones": Generator(HERE / "backbones.py", "lengths", "pdb", "protein"),
 }
