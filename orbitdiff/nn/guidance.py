@@ -8,14 +8,18 @@ from torch import nn
 from orbitdiff.errors import BadInput
 from orbitdiff.typing import Bool, Float, State, Tensor
 
-__all__ = ["Guided"]
+__all__ = ["UNTIL", "Guided"]
+
+UNTIL = 0.8
+"""Time up to which a text is weighed. Near t = 1 a small change of the predicted noise is a large
+one of the predicted cell (it is divided by alpha), so that a weight there draws huge cells."""
 
 
 @final
 class Guided(nn.Module):
-    """D = D(no text) + w (D(text) - D(no text)), one call of a doubled batch.
+    """D = D(no text) + w (D(text) - D(no text)) for t <= 0.8, D(text) above; one doubled call.
 
-    Weights 1 and 0 are the network with and without its text, one plain call.
+    Weights 1 and 0 are the network with and without its text at every t, one plain call.
 
     Parameters
     ----------
@@ -26,7 +30,8 @@ class Guided(nn.Module):
 
     References
     ----------
-    Ho and Salimans 2022. Lattice noise, score and logits of the elements are combined alike.
+    Ho and Salimans 2022; the limited interval: Kynkäänniemi et al. 2024. Lattice noise, score and
+    logits of the elements are combined alike.
     """
 
     def __init__(self, denoiser: nn.Module, weight: float) -> None:
@@ -50,8 +55,9 @@ class Guided(nn.Module):
         found = self.denoiser(
             twice(x_t, x_t), torch.cat([t, t]), twice(cond, without), torch.cat([mask, mask])
         )
+        weight = torch.where(t <= UNTIL, self.weight, torch.ones_like(t))[:, None, None]
         guided = {}
         for name, value in found.items():
             text, plain = value.chunk(2)
-            guided[name] = plain + self.weight * (text - plain)
+            guided[name] = plain + weight.to(value.dtype) * (text - plain)
         return guided

@@ -18,6 +18,7 @@ from orbitdiff.nn.cspnet import CSPNet, CSPNetConfig
 from orbitdiff.nn.text import DEFAULT_ENCODER
 from orbitdiff.nn.text_conditioning import TextConditioning, TextConfig
 from orbitdiff.orbit.base import EstimatorSpec
+from orbitdiff.samplers.config import SamplerConfig
 from orbitdiff.tasks.crystals import (
     EvaluateConfig,
     KernelConfig,
@@ -45,6 +46,9 @@ __all__ = [
 ]
 
 GIVEN, DENOISED = "given", "denoised"
+
+GENERATION = SamplerConfig("ancestral", 100, clip=30.0)
+"""Angstrom: no entry of a cell of at most 20 atoms is larger."""
 
 
 @dataclass(frozen=True)
@@ -128,16 +132,25 @@ class TextSampleConfig(SampleConfig):
     ----------
     guidance : float
         Weight of the text; 1 is the network as trained.
+    generation : SamplerConfig
+        Sampler of arms that draw the elements too. A multistep rule extrapolates from call to
+        call, which jumps whenever an element is revealed; predicted cells need a bound, since
+        they are unknown at first.
     """
 
     __pydantic_config__ = {"extra": "forbid"}
 
     guidance: float = 1.0
+    generation: SamplerConfig = GENERATION
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.guidance < 0:
             raise BadInput(f"expected sample.guidance of at least 0, got {self.guidance}")
+
+    def sampler_of(self, arm: TextArm) -> SamplerConfig:
+        """Return the sampler of an arm."""
+        return self.generation if arm.types == DENOISED else self.sampler
 
 
 @dataclass(frozen=True)
@@ -271,7 +284,7 @@ class TextCrystals:
             "task": self.name,
             "model": dataclasses.asdict(self.settings.model),
             "kernel": dataclasses.asdict(self.settings.kernel),
-            "sampler": dataclasses.asdict(self.settings.sample.sampler),
+            "sampler": dataclasses.asdict(self.settings.sample.sampler_of(self.arm)),
             "guidance": self.settings.sample.guidance,
             "estimator": dataclasses.asdict(self.arm.target),
             "text": self.arm.text,

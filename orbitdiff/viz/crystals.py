@@ -116,7 +116,8 @@ def draw_scene(axes: Any, scene: Scene, reach: float) -> None:
     low, high = float(depth.min()), float(depth.max())
 
     def fade(value: float) -> float:
-        return 0.45 * (high - value) / max(high - low, 1e-9)
+        # rounding may leave a value just outside, which is no colour
+        return 0.45 * min(1.0, max(0.0, (high - value) / max(high - low, 1e-9)))
 
     parts = np.linspace(0, 1, PIECES + 1)
     for start, end in scene.edges @ view.T:

@@ -59,8 +59,8 @@ def run(
     for weight in curves.guidance:
         drawn = draw_test(
             model, dataset, num_test=curves.num_test, samples_per_crystal=1,
-            batch_size=settings.batch_size, sampler=settings.sampler, guidance=weight,
-            seed=params.seed, progress=False,
+            batch_size=settings.batch_size, sampler=settings.sampler_of(params.arm),
+            guidance=weight, seed=params.seed, progress=False,
         )  # fmt: skip
         point: dict[str, Any] = {"guidance": weight}
         point["text"] = judge_text(drawn, wanted, executor=executor).summary

@@ -99,6 +99,7 @@ def run(
         Unused but for the record of the run.
     """
     settings = params.settings.sample
+    sampler = settings.sampler_of(params.arm)
     model = TextCrystalModel.load(inputs["model"])
     dataset = load_text_crystals(inputs["data"], "test", model.text)
     numbers = {
@@ -108,7 +109,7 @@ def run(
     }
     clock = time.perf_counter()
     drawn = draw_test(
-        model, dataset, sampler=settings.sampler, guidance=settings.guidance, seed=params.seed,
+        model, dataset, sampler=sampler, guidance=settings.guidance, seed=params.seed,
         **numbers,
     )  # fmt: skip
     seconds = time.perf_counter() - clock
@@ -119,14 +120,14 @@ def run(
     if model.text != NONE:
         rows = dataset.first_k_by_hash(settings.num_test or len(dataset)).tolist()
         mixed = draw_test(
-            model, shuffled_texts(dataset, rows), sampler=settings.sampler,
+            model, shuffled_texts(dataset, rows), sampler=sampler,
             guidance=settings.guidance, seed=params.seed, **numbers,
         )  # fmt: skip
         write_samples(mixed, folder / SHUFFLED)
     about = {
-        "sampler": settings.sampler.name,
-        "steps": settings.sampler.steps,
-        "calls": build_sampler(settings.sampler, model.objective.fields).calls,
+        "sampler": sampler.name,
+        "steps": sampler.steps,
+        "calls": build_sampler(sampler, model.objective.fields).calls,
         "guidance": settings.guidance,
         "text": model.text,
         "types": params.arm.types,

@@ -1,0 +1,67 @@
+"""`orbitdiff generate text_crystals`: CIF files of crystals that a text describes."""
+
+import warnings
+from pathlib import Path
+
+import typer
+
+from pipelines.verbs.options import choose
+
+__all__ = ["write_text_crystals"]
+
+
+def write_text_crystals(
+    prompt: str,
+    n: int,
+    out: Path,
+    *,
+    formula: str,
+    checkpoint: str,
+    seed: int,
+    guidance: float | None,
+    steps: int | None,
+) -> None:
+    """Draw structures for a prompt and write CIF files into a folder.
+
+    Parameters
+    ----------
+    prompt : str
+    n : int
+    out : Path
+        Made where it does not exist.
+    formula : str
+        Empty: the elements are drawn too, or read from the prompt.
+    checkpoint : str
+    seed : int
+    guidance : float or None
+    steps : int or None
+
+    Raises
+    ------
+    BadInput
+        Empty prompt, unknown element, bad formula.
+    """
+    from tqdm import tqdm
+
+    from orbitdiff.inference.text_crystals import TextCutWarning, generate_text_crystals
+
+    folder = choose(checkpoint, "text_crystals").folder
+    with tqdm(desc="steps", leave=False) as bar, warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", TextCutWarning)
+
+        def show(step: int, total: int, state: object) -> None:
+            bar.total = total
+            bar.update(step - bar.n)
+
+        structures = generate_text_crystals(
+            prompt, n, formula=formula or None, checkpoint=folder, seed=seed, guidance=guidance,
+            steps=steps, callback=show,
+        )  # fmt: skip
+    for warning in caught:
+        if issubclass(warning.category, TextCutWarning):
+            typer.echo(f"warning: {warning.message}", err=True)
+    out.mkdir(parents=True, exist_ok=True)
+    for index, structure in enumerate(structures):
+        name = formula or structure.composition.formula.replace(" ", "")
+        structure.to(str(out / f"{name}_{index}.cif"), fmt="cif")
+    typer.echo(f"wrote {len(structures)} CIF files to {out}")
