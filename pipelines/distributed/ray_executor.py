@@ -18,6 +18,7 @@ from pipelines.distributed.refusal import (
     raise_refusal,
     write_refusal,
 )
+from pipelines.distributed.storage import checkpoint_place, newest_whole
 from pipelines.environment import prepare_environment
 from pipelines.stages.base import Loop
 
@@ -60,15 +61,19 @@ class RayWorker:
 
     @contextmanager
     def restore(self) -> Iterator[Path | None]:
-        """Give the newest committed checkpoint."""
+        """Give the newest committed checkpoint; broken ones are passed over."""
         import ray.train
 
         found = ray.train.get_checkpoint()
         if found is None:
             yield None
-        else:
-            with found.as_directory() as folder:
-                yield Path(folder)
+            return
+        with newest_whole(found) as (folder, name):
+            newest = Path(found.path).name
+            if self.rank == 0 and name != newest:
+                instead = f"{name} is taken" if name else "training starts over"
+                self.say(f"checkpoint {newest} is cut or was changed; {instead}")
+            yield folder
 
     def say(self, line: str) -> None:
         """Append the line to the file that the driver follows."""
@@ -145,7 +150,8 @@ class RayExecutor:
         Raises
         ------
         BadInput
-            More workers than CPUs, or than GPUs where there are any: Ray would wait for ever.
+            More workers than CPUs, or than GPUs where there are any: Ray would wait for ever;
+            a storage URL that cannot be read.
         OrbitDiffError
             What a worker raised, in its own class; it is not tried again.
         """
@@ -162,6 +168,7 @@ class RayExecutor:
         )
         from ray.train.torch import TorchConfig, TorchTrainer
 
+        place, filesystem = checkpoint_place(storage)
         trainer = TorchTrainer(
             _on_worker,  # type: ignore[arg-type]
             train_loop_config={
@@ -178,7 +185,8 @@ class RayExecutor:
             ),
             run_config=RunConfig(
                 name=name,
-                storage_path=str(storage.absolute()),
+                storage_path=place,
+                storage_filesystem=filesystem,
                 failure_config=FailureConfig(max_failures=MAX_FAILURES),
                 checkpoint_config=CheckpointConfig(num_to_keep=2),
             ),
@@ -192,13 +200,26 @@ class RayExecutor:
             if find_refusal(storage):
                 raise_refusal(storage)
             causes = [str(cause) for cause in error.worker_failures.values()]
-            raise OrbitDiffError(f"training failed: {causes[0] if causes else error}") from error
+            raise OrbitDiffError(said_of(causes[0] if causes else str(error))) from error
         if find_refusal(storage):
             raise_refusal(storage)
         returned: dict[str, Any] = getattr(result, "return_value", None) or dict(
             result.metrics or {}
         )
         return returned
+
+
+def said_of(cause: str) -> str:
+    """Message for a worker that did not get to say its own, with a hint where it was ended.
+
+    The system and Ray end the process that takes too much memory; it cannot say so itself.
+    """
+    if "OOM" in cause or "memory" in cause.lower():
+        cause += (
+            "\nIf memory ran out: lower train.batch_size, or take more workers on more machines "
+            "(train.num_workers) for the same batch; the last checkpoint is kept"
+        )
+    return f"training failed: {cause}"
 
 
 def has_gpu(resources: Mapping[str, float]) -> bool:
