@@ -23,6 +23,8 @@ SERVERS = {
     "RAY_ADDRESS": "a local Ray",
     "MLFLOW_TRACKING_URI": "sqlite in this folder",
     "PREFECT_API_URL": "a temporary server",
+    "ORBITDIFF_TRACKER": "records wait while MLflow is away",
+    "ORBITDIFF_STORAGE": "running checkpoints in .runs/",
 }
 
 

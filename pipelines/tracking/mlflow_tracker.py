@@ -162,11 +162,9 @@ class MLflowTracker:
                 raise
             tracked.put({"kind": "end", "status": "FINISHED"}, now=True)
         finally:
-            waiting = len(spool.pending())
             spool.close()
-            waiting += delivery.send_all()
-            if waiting:
+            if left := delivery.send_all():
                 print(
-                    f"MLflow at {uri} does not answer ({delivery.problem}); {waiting} records wait "
+                    f"MLflow at {uri} does not answer ({delivery.problem}); {left} records wait "
                     f"in {spool.folder.parents[1]} for the next run, or for `orbitdiff deliver`"
                 )
