@@ -5,7 +5,7 @@ import torch
 
 from orbitdiff.errors import BadInput
 from orbitdiff.nn.cspnet import CSPNet, CSPNetConfig
-from orbitdiff.nn.guidance import Guided
+from orbitdiff.nn.guidance import UNTIL, Guided
 from orbitdiff.nn.text_conditioning import TextConditioning, TextConfig
 
 CONFIG = CSPNetConfig(hidden=16, layers=2, frequencies=4, time_dim=8)
@@ -94,14 +94,17 @@ def test_texts_are_standardised_by_the_training_set(generator) -> None:
 
 @pytest.mark.parametrize("weight", [0.0, 0.5, 1.0, 3.0])
 def test_guidance_is_linear_between_with_and_without(batch, weight) -> None:
-    x_t, t, cond, mask = batch
+    x_t, _, cond, mask = batch
+    t = torch.tensor([0.1, UNTIL, 0.9])
     net = network(types=True)
     without = net(x_t, t, {**cond, "has_text": torch.zeros(3, dtype=torch.bool)}, mask)
     with_text = net(x_t, t, cond, mask)
     found = Guided(net, weight)(x_t, t, cond, mask)
     assert set(found) == {"lattice", "frac", "types"}
+    weights = [weight, weight, weight if weight == 0 else 1.0]
     for name, value in found.items():
-        expected = (1 - weight) * without[name] + weight * with_text[name]
+        w = torch.tensor(weights)[:, None, None]
+        expected = (1 - w) * without[name] + w * with_text[name]
         torch.testing.assert_close(value, expected, atol=1e-5, rtol=1e-4)
 
 

@@ -1,0 +1,268 @@
+"""From prepared crystals to a report of text-guided ones, on eight crystals."""
+
+import json
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+pytest.importorskip("pymatgen")
+
+from orbitdiff.data.crystals import CrystalDataset
+from orbitdiff.data.prompts import prompt
+from orbitdiff.data.text_crystals import Prompt, load_text_crystals, read_prompts, shuffled_texts
+from orbitdiff.errors import BadInput
+from orbitdiff.export import read_samples
+from orbitdiff.metrics.crystal_generation import judge_generation
+from orbitdiff.tasks.text_crystals import PromptsConfig
+from pipelines.params import Params
+from pipelines.stages import train
+from pipelines.stages.base import LocalExecutor, NullTracker
+from pipelines.stages.text_crystals import evaluate, guidance, report, sample, texts
+
+EXECUTOR, TRACKER = LocalExecutor(), NullTracker()
+ARMS = {
+    "plain_none": {"target": {"kind": "plain"}},
+    "plain_short": {"target": {"kind": "plain"}, "text": "short"},
+    "exact_short": {"target": {"kind": "torus"}, "text": "short"},
+    "exact_short_types": {"target": {"kind": "torus"}, "text": "short", "types": "denoised"},
+}
+TINY = {
+    "prompts": {"kinds": ["short", "composition"]},
+    "model": {
+        "network": {"hidden": 8, "layers": 1, "frequencies": 2, "time_dim": 4},
+        "text": {"width": 4},
+    },
+    "estimators": ARMS,
+    "train": {"steps": 3, "batch_size": 4, "num_workers": 1, "log_every": 1, "validate_every": 3},
+    "validation": {"num": 4, "sigmas": [0.1, 0.3]},
+    "sample": {
+        "num_test": 6, "samples_per_crystal": 1, "batch_size": 4,
+        "sampler": {"name": "ancestral", "steps": 3}, "guidance": 1.5,
+    },
+    "curves": {"num_test": 4, "guidance": [0.0, 2.0]},
+}  # fmt: skip
+NAMES = [f"tiny-prototypes-{arm}-0" for arm in ARMS]
+PARAMS = Params(
+    {
+        "versions": {},
+        "builds": {
+            name: {"task": "text_crystals", "preset": "tiny", "dataset": "prototypes",
+                   "estimator": arm, "seed": 0}
+            for name, arm in zip(NAMES, ARMS, strict=True)
+        },
+        "reports": {"text_crystals": {"tiny": {"dataset": "prototypes", "runs": NAMES}}},
+        "text_crystals": {"tiny": TINY},
+    }
+)  # fmt: skip
+
+
+class Letters:
+    """Counts letters; texts over 40 of them are long."""
+
+    fingerprint, dim, max_tokens = "letters", 26, 40
+
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+
+    def __call__(self, texts: Sequence[str]) -> torch.Tensor:
+        self.seen += texts
+        letters = "abcdefghijklmnopqrstuvwxyz"
+        return torch.tensor([[float(text.lower().count(one)) for one in letters] for text in texts])
+
+    def cut(self, text: str) -> tuple[int, str]:
+        return len(text), text[40:]
+
+
+@pytest.fixture
+def source(prepared: Path) -> Path:
+    about = json.loads((prepared / "manifest.json").read_text())
+    about |= {"sources": {}, "rejected": {"broken CIF": 1}, "max_atoms": 20}
+    (prepared / "manifest.json").write_text(json.dumps(about))
+    (prepared / "rejected.csv").write_text("id,split,reason,detail\nx,train,broken CIF,empty\n")
+    return prepared
+
+
+def write(source: Path, out: Path, encoder: Letters, *, kinds=("short", "composition")) -> Path:
+    settings = PromptsConfig(kinds=kinds, seed=4)
+    texts.write_texts(
+        "prototypes", source, source, out, settings=settings, encoder=encoder, executor=EXECUTOR,
+        long_cache=out.parent / "long", vector_cache=out.parent / "vectors",
+    )  # fmt: skip
+    return out
+
+
+@pytest.fixture
+def data(source: Path, tmp_path: Path) -> Path:
+    return write(source, tmp_path / "data/prepared/text_crystals/prototypes", Letters())
+
+
+def test_texts_stand_beside_the_crystals_they_describe(data: Path, source: Path) -> None:
+    encoder = Letters()
+    for split in ("train", "val", "test"):
+        rows = read_prompts(data, split)
+        crystals = CrystalDataset.load(source, split)
+        assert [one.id for one in rows.fields] == crystals.ids
+        for kind in ("short", "composition"):
+            wanted = [prompt(one, kind, seed=4) for one in rows.fields]
+            assert [one.text for one in rows.prompts[kind]] == wanted
+            found = load_text_crystals(data, split, kind)
+            assert found.ids == crystals.ids
+            assert torch.equal(found.conditions["text"], encoder(wanted))
+            batch = found.batch([2, 0])
+            assert torch.equal(batch.cond["text"], encoder([wanted[2], wanted[0]]))
+            assert batch.cond["has_text"].all()
+        assert set(rows.prompts) == {"short", "composition"}
+    fields = {one.id: one for one in read_prompts(data, "test").fields}
+    assert (fields["p0"].formula, fields["p0"].spacegroup) == ("BaTiO3", 221)
+    assert "has_text" not in load_text_crystals(data, "test", "none").conditions
+    with pytest.raises(BadInput, match=r"'long'.*\['composition', 'short'\]"):
+        load_text_crystals(data, "test", "long")
+    about = json.loads((data / "manifest.json").read_text())
+    assert about["prompts"]["over_the_limit"] == {"short": 24, "composition": 24}
+    assert about["rejected"] == {"broken CIF": 1}
+
+
+def test_second_run_computes_no_vector(data: Path, source: Path) -> None:
+    encoder = Letters()
+    write(source, data, encoder)
+    assert encoder.seen == []
+
+
+def test_crystals_without_space_group_are_set_aside(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = texts.prompt_fields
+
+    def refuse(crystal: Any, properties: Any) -> Any:
+        if crystal.id == "cscl":
+            raise BadInput("no space group found")
+        return real(crystal, properties)
+
+    monkeypatch.setattr(texts, "prompt_fields", refuse)
+    out = write(source, tmp_path / "out", Letters())
+    about = json.loads((out / "manifest.json").read_text())
+    assert about["counts"] == {"train": 7, "val": 7, "test": 7}
+    assert about["rejected"] == {"broken CIF": 1, "no space group": 3}
+    assert "cscl" not in load_text_crystals(out, "test", "short").ids
+    assert (out / "rejected.csv").read_text().count("no space group") == 6
+
+
+def test_fallbacks_are_flagged_and_counted(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fake(fields: Any, kind: str, **settings: Any) -> list[Prompt]:
+        assert set(settings["structures"]) == {one.id for one in fields}
+        return [Prompt(one.id, "a", "robocrys KeyError" if n == 1 else "")
+                for n, one in enumerate(fields)]  # fmt: skip
+
+    monkeypatch.setattr(texts, "build_prompts", fake)
+    out = write(source, tmp_path / "out", Letters(), kinds=("long",))
+    about = json.loads((out / "manifest.json").read_text())["prompts"]
+    assert about["fallbacks"] == {"long": {"robocrys KeyError": 3}}
+    flagged = [one.id for one in read_prompts(out, "val").prompts["long"] if one.fallback]
+    assert flagged == ["p1"]
+
+
+def test_shuffled_texts_move_to_the_next_crystal_and_nowhere_else(data: Path) -> None:
+    whole = load_text_crystals(data, "test", "short")
+    mixed = shuffled_texts(whole, [3, 0, 5])
+    own, other = whole.conditions["text"], mixed.conditions["text"]
+    assert torch.equal(other[[3, 0, 5]], own[[0, 5, 3]])
+    assert torch.equal(other[[1, 2, 4, 6, 7]], own[[1, 2, 4, 6, 7]])
+    assert not torch.equal(own, other)
+    with pytest.raises(BadInput, match="two crystals"):
+        shuffled_texts(whole, [1])
+
+
+def paths(root: Path, name: str) -> dict[str, Path]:
+    return {
+        "model": root / "models" / name,
+        "samples": root / "samples" / name,
+        "results": root / "results" / name,
+        "curve": root / "curves" / f"{name}-guidance.json",
+        "running": root / "running" / name,
+        "report": root / "report",
+        "pages": root / "pages",
+    }
+
+
+@pytest.fixture
+def built(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Any]:
+    """Train, sample and evaluate an arm; return its parameters."""
+    monkeypatch.setattr(
+        evaluate, "judge_generation", partial(judge_generation, with_coverage=False)
+    )
+
+    def build(arm: str) -> Any:
+        params = PARAMS.select("text_crystals", "tiny", dataset="prototypes", estimator=arm, seed=0)
+        files = {**paths(tmp_path, params.run_name), "data": data}
+        for stage in (train, sample, evaluate):
+            stage.run(params, files, files, executor=EXECUTOR, tracker=TRACKER)
+        return params
+
+    return build
+
+
+def test_from_training_to_the_report(
+    built: Callable[[str], Any], data: Path, tmp_path: Path
+) -> None:
+    for arm in ARMS:
+        params = built(arm)
+        files = {**paths(tmp_path, params.run_name), "data": data}
+        if arm == "plain_none":
+            with pytest.raises(BadInput, match="reads a text"):
+                guidance.run(params, files, files, executor=EXECUTOR, tracker=TRACKER)
+        else:
+            guidance.run(params, files, files, executor=EXECUTOR, tracker=TRACKER)
+    metrics = {
+        name: json.loads((tmp_path / "results" / name / "metrics.json").read_text())
+        for name in NAMES
+    }
+    none, plain, exact, types = (metrics[name] for name in NAMES)
+    assert "shuffled" not in none
+    assert none["text"]["formula"] == plain["text"]["formula"] == exact["text"]["formula"] == 1.0
+    assert set(exact["shuffled"]) == {"match_rate_all", "rmse_all", "text"}
+    assert exact["run"]["target"] == "torus"
+    assert types["num_samples"] == 6
+    assert "match_rate_all" not in types
+    assert types["shuffled"]["text"]["formula"] <= 1.0
+    drawn = read_samples(tmp_path / "samples" / NAMES[3] / "samples.parquet")
+    assert {len(crystal.atom_types) for _, _, crystal in drawn} <= {2, 5}
+    assert all((crystal.atom_types >= 1).all() for _, _, crystal in drawn)
+    assert all((crystal.atom_types <= 100).all() for _, _, crystal in drawn)
+
+    params = PARAMS.select(
+        "text_crystals", "tiny", dataset="prototypes", estimator="plain_none", seed=0
+    )
+    inputs = {"data": data, "results": tmp_path / "results", "samples": tmp_path / "samples"}
+    for name in NAMES:
+        inputs[f"run:{name}"] = tmp_path / "results" / name
+        inputs[f"guidance:{name}"] = tmp_path / "curves" / f"{name}-guidance.json"
+    report.run(params, inputs, paths(tmp_path, "report"), executor=EXECUTOR, tracker=TRACKER)
+    text = (tmp_path / "report/table.md").read_text()
+    assert "Structure prediction given the composition" in text
+    assert "Generation given the text alone" in text
+    assert "Guidance" in text
+    assert "| prototypes | short | exact | 1 |" in text
+    for name in ("cells.png", "guidance.png", "learning_curves_prototypes.png"):
+        assert (tmp_path / "report" / name).read_bytes()[:4] == b"\x89PNG"
+    page = (tmp_path / "pages/report.html").read_text()
+    assert 'src="http' not in page
+    assert "plotly" in (tmp_path / "pages/structures.html").read_text()
+
+
+def test_strangers_among_samples_are_refused(
+    built: Callable[[str], Any], data: Path, tmp_path: Path
+) -> None:
+    params = built("plain_none")
+    files = {**paths(tmp_path, params.run_name), "data": data}
+    from orbitdiff.export import write_samples
+
+    rows = read_samples(files["samples"] / "samples.parquet")
+    write_samples([("nobody", 0, rows[0][2])], files["samples"] / "samples.parquet")
+    with pytest.raises(BadInput, match=r"\['nobody'\]"):
+        evaluate.run(params, files, files, executor=EXECUTOR, tracker=TRACKER)

@@ -1,0 +1,173 @@
+"""A prompt in, structures out: what is refused, what is warned of, and what a seed decides."""
+
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+
+pytest.importorskip("transformers")
+pytest.importorskip("pymatgen")
+
+from orbitdiff.errors import BadInput, CheckpointError
+from orbitdiff.inference.text_crystals import (
+    TextCrystalModel,
+    TextCutWarning,
+    generate_text_crystals,
+)
+from orbitdiff.nn.cspnet import CSPNetConfig
+from orbitdiff.nn.text import load_encoder
+from orbitdiff.nn.text_conditioning import TextConfig
+from orbitdiff.orbit.base import EstimatorSpec
+from orbitdiff.tasks.text_crystals import TextArm, TextModelConfig, build_text_network
+from orbitdiff.training import checkpoint as store
+
+CUBIC = "The chemical formula is BaTiO3. The crystal system is cubic."
+OTHER = "the system is the cubic of the cubic"
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A BERT with random weights that reads twelve words."""
+    from transformers import BertConfig, BertModel, BertTokenizerFast
+
+    folder = tmp_path_factory.mktemp("encoder")
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "cubic", "system", "is", "of"]
+    (folder / "vocab.txt").write_text("\n".join(words))
+    BertTokenizerFast(str(folder / "vocab.txt")).save_pretrained(folder)
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=len(words), hidden_size=8, num_hidden_layers=1, num_attention_heads=2,
+        intermediate_size=8, max_position_embeddings=16,
+    )  # fmt: skip
+    BertModel(config).save_pretrained(folder)
+    return folder
+
+
+def make_model(folder: Path, encoder: Path, *, text: str = "short", types: str = "given") -> Path:
+    size = CSPNetConfig(hidden=8, layers=1, frequencies=2, time_dim=4, max_element=60)
+    model, arm = (
+        TextModelConfig(size, TextConfig(width=4)),
+        TextArm(EstimatorSpec("plain"), text, types),
+    )
+    network = build_text_network(model, arm, dim=8, generator=torch.Generator().manual_seed(0))
+    read = load_encoder(str(encoder))
+    config = {
+        "task": "text_crystals",
+        "model": {"network": vars(size), "text": vars(model.text)},
+        "kernel": {},
+        "sampler": {"name": "ancestral", "steps": 4},
+        "guidance": 1.0,
+        "text": text,
+        "types": types,
+        "encoder": {"encoder": str(encoder), "max_tokens": read.max_tokens,
+                    "fingerprint": read.fingerprint, "dim": read.dim},
+        "sizes": [0, 0, 3, 0, 1],
+    }  # fmt: skip
+    store.save(folder, network.state_dict(), config)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def predicting(tmp_path_factory: pytest.TempPathFactory, encoder: Path) -> Path:
+    return make_model(tmp_path_factory.mktemp("given"), encoder)
+
+
+@pytest.fixture(scope="module")
+def drawing(tmp_path_factory: pytest.TempPathFactory, encoder: Path) -> Path:
+    return make_model(tmp_path_factory.mktemp("denoised"), encoder, types="denoised")
+
+
+def lattices(structures: list) -> torch.Tensor:
+    return torch.tensor([structure.lattice.matrix.tolist() for structure in structures])
+
+
+def test_formula_given_or_stated(predicting: Path) -> None:
+    given = generate_text_crystals(OTHER, 2, formula="CaTiO3", checkpoint=predicting)
+    assert [one.composition.formula for one in given] == ["Ca1 Ti1 O3"] * 2
+    stated = generate_text_crystals(CUBIC, 1, checkpoint=predicting)
+    assert stated[0].composition.reduced_formula == "BaTiO3"
+    with pytest.raises(BadInput, match="--formula"):
+        generate_text_crystals(OTHER, 1, checkpoint=predicting)
+
+
+def test_structure_k_depends_on_seed_k_and_text_alone(drawing: Path) -> None:
+    many = generate_text_crystals(OTHER, 6, seed=3, checkpoint=drawing)
+    few = generate_text_crystals(OTHER, 2, seed=3, checkpoint=drawing)
+    assert [one.species for one in many[:2]] == [one.species for one in few]
+    assert [one.num_sites for one in many[:2]] == [one.num_sites for one in few]
+    torch.testing.assert_close(lattices(many[:2]), lattices(few), atol=1e-4, rtol=1e-4)
+    other = generate_text_crystals(OTHER, 2, seed=4, checkpoint=drawing)
+    assert not torch.allclose(lattices(other), lattices(few))
+    assert {one.num_sites for one in many} <= {2, 4}
+    numbers = {site.specie.Z for one in many for site in one}
+    assert min(numbers) >= 1
+    assert max(numbers) <= 60
+
+
+def test_guidance_zero_ignores_the_text_and_others_do_not(predicting: Path) -> None:
+    def draw(prompt: str, weight: float | None) -> torch.Tensor:
+        return lattices(generate_text_crystals(
+            prompt, 1, formula="NaCl", guidance=weight, checkpoint=predicting
+        ))  # fmt: skip
+
+    assert torch.equal(draw(OTHER, 0.0), draw("the cubic", 0.0))
+    assert not torch.allclose(draw(OTHER, 1.0), draw("the cubic", 1.0))
+    assert torch.equal(draw(OTHER, None), draw(OTHER, 1.0))
+    assert not torch.allclose(draw(OTHER, 3.0), draw(OTHER, 1.0))
+
+
+def test_a_network_that_draws_types_also_takes_a_formula(drawing: Path) -> None:
+    found = generate_text_crystals(OTHER, 1, formula="Na2Cl2", checkpoint=drawing)
+    assert found[0].composition.formula == "Na2 Cl2"
+
+
+def test_sizes_are_those_of_the_training_set(drawing: Path) -> None:
+    model = TextCrystalModel.load(drawing)
+    counts = torch.bincount(model.draw_sizes(range(2000), seed=0), minlength=5) / 2000
+    torch.testing.assert_close(counts, torch.tensor([0, 0, 0.75, 0, 0.25]), atol=0.04, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "settings", "message"),
+    [
+        ("  \n", {}, "got an empty text"),
+        (CUBIC, {"n": 0}, "n of at least 1"),
+        (CUBIC, {"formula": "BaXx3"}, "Xx"),
+        ("The chemical formula is XxO2.", {}, "Xx"),
+        ("The elements are Ba, Ti, Qq.", {}, "Qq"),
+        (CUBIC, {"formula": "UO2"}, "up to number 60, got 92"),
+        (CUBIC, {"guidance": -1.0}, "guidance weight"),
+    ],
+)
+def test_bad_input_is_named(predicting: Path, prompt: str, settings: dict, message: str) -> None:
+    n = settings.pop("n", 1)
+    with pytest.raises(BadInput, match=message):
+        generate_text_crystals(prompt, n, checkpoint=predicting, **settings)
+
+
+def test_what_is_over_the_token_limit_is_said(predicting: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        generate_text_crystals("the cubic system", 1, formula="NaCl", checkpoint=predicting)
+    long = "the cubic system " * 4 + "is the system of the cubic"
+    with pytest.warns(TextCutWarning, match=r"has 20 tokens.*reads 16: cut off from 'system of the cubic'"):
+        generate_text_crystals(long, 1, formula="NaCl", checkpoint=predicting)
+
+
+def test_models_that_do_not_fit_are_refused(
+    predicting: Path, encoder: Path, tmp_path: Path
+) -> None:
+    silent = make_model(tmp_path / "none", encoder, text="none")
+    with pytest.raises(BadInput, match="reads no text"):
+        generate_text_crystals(CUBIC, 1, checkpoint=silent)
+    with pytest.raises(CheckpointError, match="--checkpoint"):
+        generate_text_crystals(CUBIC, 1, checkpoint=tmp_path / "nothing")
+    weights, config = store.load_model(predicting)
+    config["encoder"] = {**config["encoder"], "fingerprint": "another"}
+    store.save(tmp_path / "other", weights, config)
+    with pytest.raises(CheckpointError, match="another text encoder"):
+        generate_text_crystals(CUBIC, 1, checkpoint=tmp_path / "other")
+    store.save(tmp_path / "task", weights, {**config, "task": "crystals"})
+    with pytest.raises(CheckpointError, match="got task 'crystals'"):
+        TextCrystalModel.load(tmp_path / "task")
