@@ -11,6 +11,8 @@ import mlflow
 import pandas as pd
 from mlflow.pyfunc import PythonModel
 
+from pipelines.tracking.generators.requests import as_refusals, read_requests
+
 
 class ConformerGenerator(PythonModel):
     """Conformers of a molecule from the model folder among the artifacts."""
@@ -28,14 +30,14 @@ class ConformerGenerator(PythonModel):
         from orbitdiff.inference.conformers import generate_conformers
 
         rows = []
-        for row in model_input.to_dict("records"):
-            number, seed = int(row.get("n", 1)), int(row.get("seed", 0))
-            (molecule,) = generate_conformers(
-                row["smiles"], number, checkpoint=self.folder, seed=seed
-            )
-            for conformer in molecule.GetConformers():
-                block = Chem.MolToMolBlock(molecule, confId=conformer.GetId())
-                rows.append({"smiles": row["smiles"], "sdf": f"{block}$$$$\n"})
+        with as_refusals():
+            for asked in read_requests(model_input, "smiles"):
+                (molecule,) = generate_conformers(
+                    asked.described, asked.n, checkpoint=self.folder, seed=asked.seed
+                )
+                for conformer in molecule.GetConformers():
+                    block = Chem.MolToMolBlock(molecule, confId=conformer.GetId())
+                    rows.append({"smiles": asked.described, "sdf": f"{block}$$$$\n"})
         return pd.DataFrame(rows, columns=["smiles", "sdf"])
 
 

@@ -11,6 +11,8 @@ import mlflow
 import pandas as pd
 from mlflow.pyfunc import PythonModel
 
+from pipelines.tracking.generators.requests import as_refusals, read_requests
+
 
 class CrystalGenerator(PythonModel):
     """Structures of a composition from the model folder among the artifacts."""
@@ -26,12 +28,12 @@ class CrystalGenerator(PythonModel):
         from orbitdiff.inference import generate_crystals
 
         rows = []
-        for row in model_input.to_dict("records"):
-            number, seed = int(row.get("n", 1)), int(row.get("seed", 0))
-            for structure in generate_crystals(
-                row["formula"], number, checkpoint=self.folder, seed=seed
-            ):
-                rows.append({"formula": row["formula"], "cif": structure.to(fmt="cif")})
+        with as_refusals():
+            for asked in read_requests(model_input, "formula"):
+                for structure in generate_crystals(
+                    asked.described, asked.n, checkpoint=self.folder, seed=asked.seed
+                ):
+                    rows.append({"formula": asked.described, "cif": structure.to(fmt="cif")})
         return pd.DataFrame(rows, columns=["formula", "cif"])
 
 
