@@ -3,6 +3,7 @@
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -118,3 +119,28 @@ def test_bad_requests_are_one_clear_line(orbitdiff, words: tuple[str, ...], mess
     assert code == 2
     assert message in said
     assert "Traceback" not in said
+
+
+def test_the_served_model_gives_a_pdb_text_per_chain(orbitdiff, tmp_path: Path) -> None:
+    """Its chains are those that the command line draws; a bad request is refused with its reason."""
+    pandas = pytest.importorskip("pandas")
+    exceptions = pytest.importorskip("mlflow.exceptions")
+    from pipelines.tracking.generators.backbones import BackboneGenerator
+
+    model = BackboneGenerator()
+    model.load_context(SimpleNamespace(artifacts={"model": str(tmp_path / "model")}))
+    asked = pandas.DataFrame({"lengths": ["9,12", "9"], "n": [2, 1], "seed": [0, 5]})
+    found = model.predict(None, asked)
+    assert found["lengths"].tolist() == ["9,12"] * 4 + ["9"]
+    texts = found["pdb"].tolist()
+    assert [text.count(" CA ") for text in texts] == [9, 9, 12, 12, 9]
+    assert texts[4] != texts[0]
+    code, said = orbitdiff(
+        "generate", "backbones", "--lengths", "9", "-n", "2", "-o", "o", "--checkpoint", "model"
+    )
+    assert code == 0, said
+    (tmp_path / "served.pdb").write_text(texts[0])
+    drawn, served = read_trace(tmp_path / "o" / "009_000.pdb"), read_trace(tmp_path / "served.pdb")
+    np.testing.assert_allclose(drawn, served, atol=2e-3)
+    with pytest.raises(exceptions.MlflowException, match="60,80,100"):
+        model.predict(None, pandas.DataFrame({"lengths": ["long"]}))

@@ -1,7 +1,7 @@
 """The MLflow model of a backbone network.
 
 `mlflow.pyfunc.load_model("models:/orbitdiff-backbones@newest").predict(table)` with a table of
-columns length, n and seed returns one PDB text per chain.
+columns lengths (such as "80" or "60,80"), n and seed returns one PDB text per chain.
 """
 
 from pathlib import Path
@@ -11,9 +11,11 @@ import mlflow
 import pandas as pd
 from mlflow.pyfunc import PythonModel
 
+from pipelines.tracking.generators.requests import as_refusals, read_requests
+
 
 class BackboneGenerator(PythonModel):
-    """Chains of a length from the model folder among the artifacts."""
+    """Chains of the asked lengths from the model folder among the artifacts."""
 
     def load_context(self, context: Any) -> None:
         """Keep where the model folder stands."""
@@ -22,17 +24,18 @@ class BackboneGenerator(PythonModel):
     def predict(
         self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None
     ) -> pd.DataFrame:
-        """Return columns length and pdb, `n` rows per row of the table."""
+        """Return columns lengths and pdb, `n` rows per length of each row of the table."""
         from orbitdiff.data.protein_files import pdb_text
-        from orbitdiff.inference.backbones import GLYCINE, draw_backbones
+        from orbitdiff.inference.backbones import GLYCINE, draw_backbones, parse_lengths
 
         rows = []
-        for row in model_input.to_dict("records"):
-            number, seed = int(row.get("n", 1)), int(row.get("seed", 0))
-            length = int(row["length"])
-            for ca in draw_backbones([length], number, checkpoint=self.folder, seed=seed):
-                rows.append({"length": row["length"], "pdb": pdb_text(ca, GLYCINE * length)})
-        return pd.DataFrame(rows, columns=["length", "pdb"])
+        with as_refusals():
+            for asked in read_requests(model_input, "lengths"):
+                lengths = parse_lengths(asked.described)
+                for ca in draw_backbones(lengths, asked.n, checkpoint=self.folder, seed=asked.seed):
+                    text = pdb_text(ca, GLYCINE * len(ca))
+                    rows.append({"lengths": asked.described, "pdb": text})
+        return pd.DataFrame(rows, columns=["lengths", "pdb"])
 
 
 mlflow.models.set_model(BackboneGenerator())
