@@ -151,7 +151,9 @@ def test_what_is_over_the_token_limit_is_said(predicting: Path) -> None:
         warnings.simplefilter("error")
         generate_text_crystals("the cubic system", 1, formula="NaCl", checkpoint=predicting)
     long = "the cubic system " * 4 + "is the system of the cubic"
-    with pytest.warns(TextCutWarning, match=r"has 20 tokens.*reads 16: cut off from 'system of the cubic'"):
+    with pytest.warns(
+        TextCutWarning, match=r"has 20 tokens.*reads 16: cut off from 'system of the cubic'"
+    ):
         generate_text_crystals(long, 1, formula="NaCl", checkpoint=predicting)
 
 
@@ -171,3 +173,39 @@ def test_models_that_do_not_fit_are_refused(
     store.save(tmp_path / "task", weights, {**config, "task": "crystals"})
     with pytest.raises(CheckpointError, match="got task 'crystals'"):
         TextCrystalModel.load(tmp_path / "task")
+
+
+def run_command(arguments: list[str]) -> object:
+    typer = pytest.importorskip("typer.testing")
+    from pipelines.cli import app
+
+    return typer.CliRunner().invoke(app, ["generate", "text_crystals", *arguments])
+
+
+def test_command_writes_cifs_and_warns_of_what_is_cut(predicting: Path, tmp_path: Path) -> None:
+    from pymatgen.core import Structure
+
+    common = ["--checkpoint", str(predicting), "-o", str(tmp_path / "out"), "-n", "2"]
+    done = run_command(["--prompt", "the cubic " * 20, "--formula", "NaCl", *common])
+    assert done.exit_code == 0, done.output
+    assert "reads 16: cut off from" in done.output
+    files = sorted((tmp_path / "out").iterdir())
+    assert [path.name for path in files] == ["NaCl_0.cif", "NaCl_1.cif"]
+    assert Structure.from_file(files[1]).composition.reduced_formula == "NaCl"
+
+
+def test_command_draws_elements_where_the_model_can(drawing: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    done = run_command([
+        "--prompt", OTHER, "--checkpoint", str(drawing), "-o", str(out), "-n", "3", "--guidance",
+        "2", "--steps", "3",
+    ])  # fmt: skip
+    assert done.exit_code == 0, done.output
+    assert len(list(out.glob("*.cif"))) == 3
+
+
+def test_command_refuses_in_one_line(predicting: Path, tmp_path: Path) -> None:
+    done = run_command(["-o", str(tmp_path / "out"), "--checkpoint", str(predicting)])
+    assert isinstance(done.exception, BadInput)
+    assert "got an empty text" in str(done.exception)
+    assert not (tmp_path / "out").exists()

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from orbitdiff.data.crystals import Crystal, to_structure
 from orbitdiff.errors import MissingExtra
 from orbitdiff.metrics.base import Map, time_limit
+from orbitdiff.metrics.crystals import valid_structure
 
 __all__ = ["CUTOFFS", "Fingerprint", "coverage", "fingerprints"]
 
@@ -43,9 +44,12 @@ def featurizers() -> tuple[Any, Any]:
 
 
 def fingerprint(crystal: Crystal) -> Fingerprint | None:
-    """Return the fingerprint of one crystal, None where matminer finds none."""
+    """Return the fingerprint of one crystal, None where it is not valid or matminer finds none."""
     import warnings
 
+    # in a cell of no size the search for neighbours does not end
+    if not valid_structure(crystal):
+        return None
     sites, elements = featurizers()
     structure = to_structure(crystal)
     try:

@@ -1,13 +1,16 @@
-"""Does a crystal obey its text: formula, elements, crystal system, space group."""
+"""Does a crystal obey its text: formula, elements, crystal system, space group, shape of cell."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from orbitdiff.data.crystals import Crystal, to_structure
 from orbitdiff.data.prompts import PromptFields
 from orbitdiff.metrics.base import Map, MetricResult, time_limit
+
+if TYPE_CHECKING:
+    from pymatgen.core import Structure
 
 __all__ = ["ANGLE_TOLERANCE", "SYMPREC", "Asked", "Obeyed", "obedience", "obeyed"]
 
@@ -19,7 +22,11 @@ ANGLE_TOLERANCE = 5.0
 
 SECONDS = 30.0
 CHUNK = 32
-FIGURES = ("formula", "elements", "crystal_system", "spacegroup")
+FIELDS = ("formula", "elements", "crystal_system", "spacegroup")
+FIGURES = (*FIELDS, "cell_system")
+
+LATTICES = {"trigonal": ("trigonal", "hexagonal")}
+"""Systems of the bare cell that a crystal system may have, where that is more than its own."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +57,8 @@ class Obeyed:
     id : str
     k : int
     formula, elements, crystal_system, spacegroup : bool
+    cell_system : bool
+        The cell alone, its atoms left out, has the symmetry of the stated system.
     found_spacegroup : int
         0 where none was found.
     """
@@ -60,6 +69,7 @@ class Obeyed:
     elements: bool
     crystal_system: bool
     spacegroup: bool
+    cell_system: bool
     found_spacegroup: int
 
 
@@ -73,19 +83,13 @@ def obeyed(asked: Asked) -> Obeyed:
     ----------
     asked : Asked
     """
-    from pymatgen.symmetry.analyzer import SpacegroupAnalyzer
+    from pymatgen.core import Structure
 
     structure, fields = to_structure(asked.crystal), asked.fields
     composition = structure.composition
-    number, system = 0, ""
-    try:
-        with time_limit(SECONDS):
-            symmetry = SpacegroupAnalyzer(
-                structure, symprec=SYMPREC, angle_tolerance=ANGLE_TOLERANCE
-            )
-            number, system = symmetry.get_space_group_number(), str(symmetry.get_crystal_system())
-    except Exception:
-        number, system = 0, ""
+    number, system = symmetry_of(structure)
+    _, cell = symmetry_of(Structure(structure.lattice, ["H"], [[0.0, 0.0, 0.0]]))
+    allowed = LATTICES.get(fields.crystal_system, (fields.crystal_system,))
     return Obeyed(
         asked.id,
         asked.k,
@@ -93,8 +97,21 @@ def obeyed(asked: Asked) -> Obeyed:
         {element.symbol for element in composition.elements} == set(fields.elements),
         system == fields.crystal_system,
         number == fields.spacegroup,
-        int(number),
+        cell in allowed,
+        number,
     )
+
+
+def symmetry_of(structure: "Structure") -> tuple[int, str]:
+    """Number of the space group and crystal system, 0 and nothing where none is found."""
+    from pymatgen.symmetry.analyzer import SpacegroupAnalyzer
+
+    try:
+        with time_limit(SECONDS):
+            found = SpacegroupAnalyzer(structure, symprec=SYMPREC, angle_tolerance=ANGLE_TOLERANCE)
+            return int(found.get_space_group_number()), str(found.get_crystal_system())
+    except Exception:
+        return 0, ""
 
 
 def obedience(asked: Sequence[Asked], *, parallel: Map) -> MetricResult[Obeyed]:
@@ -118,7 +135,7 @@ def obedience(asked: Sequence[Asked], *, parallel: Map) -> MetricResult[Obeyed]:
     summary: dict[str, Any] = {
         name: sum(getattr(row, name) for row in judged) / count for name in FIGURES
     }
-    every = sum(all(getattr(row, name) for name in FIGURES) for row in judged)
+    every = sum(all(getattr(row, name) for name in FIELDS) for row in judged)
     summary |= {"all_fields": every / count, "symprec": SYMPREC, "angle_tolerance": ANGLE_TOLERANCE}
     return MetricResult(judged, summary)
 

@@ -26,6 +26,7 @@ from orbitdiff.tasks.crystals import (
     ValidationConfig,
     build_objective,
 )
+from orbitdiff.tasks.like_atoms import LikeAtomsObjective
 from orbitdiff.tasks.types_objective import TypesObjective
 from orbitdiff.tasks.yardstick import TorusYardstick
 from orbitdiff.training.loop import TrainConfig, TrainingObjective
@@ -241,7 +242,7 @@ class TextCrystals:
         self.settings, self.arm = config, arm
         self.prompts = read_about(data)
         structure = build_objective(config.kernel, arm.target)
-        self.objective: TrainingObjective = structure
+        self.objective: TrainingObjective = LikeAtomsObjective(structure)
         if arm.types == DENOISED:
             kernel = AbsorbingTypes(unknown_type(config.model.network))
             self.objective = TypesObjective(structure, kernel)

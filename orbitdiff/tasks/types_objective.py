@@ -9,6 +9,7 @@ from orbitdiff.batch import Batch
 from orbitdiff.kernels.absorbing import AbsorbingTypes
 from orbitdiff.nn.base import Denoiser
 from orbitdiff.objective import Loss, Objective
+from orbitdiff.tasks.like_atoms import like_atoms
 from orbitdiff.typing import Bool, Float, State, Tensor
 
 __all__ = ["TypesObjective"]
@@ -65,7 +66,7 @@ class TypesObjective:
             return found
 
         seen = replace(batch, cond={**batch.cond, "atom_types": noised})
-        found = self.structure(listening, seen, t, generator=generator)
+        found = self.structure(listening, seen, t, context=like_atoms(batch), generator=generator)
         loss = self.types.loss(logits[0], types, noised)
         per_sample = found.per_sample + loss
         per_field = {**found.per_field, "types": loss}

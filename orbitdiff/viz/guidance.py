@@ -11,6 +11,7 @@ __all__ = ["guidance_curve"]
 
 LINES = {
     "match rate": ("#1f5fbf", lambda point: point.get("match_rate_all")),
+    "cell": ("#66a61e", lambda point: point["text"]["cell_system"]),
     "crystal system": ("#1a9e77", lambda point: point["text"]["crystal_system"]),
     "space group": ("#d9a400", lambda point: point["text"]["spacegroup"]),
     "elements": ("#e6550d", lambda point: point["text"]["elements"]),

@@ -42,6 +42,11 @@ def test_obedience_of_known_structures() -> None:
     assert within.spacegroup
     tall = obeyed(Asked("p", 0, perovskite("p", stretch=1.2), ASKED))
     assert (tall.formula, tall.crystal_system, tall.found_spacegroup) == (True, False, 123)
+    assert not tall.cell_system
+    moved = perovskite("p")
+    moved.frac[4] += 0.2
+    found = obeyed(Asked("p", 0, moved, ASKED))
+    assert (found.crystal_system, found.spacegroup, found.cell_system) == (False, False, True)
     salt = obeyed(Asked("p", 0, pair("p", 55, 17), ASKED))
     assert (salt.formula, salt.elements, salt.crystal_system, salt.spacegroup) == (
         False, False, True, True,

@@ -10,6 +10,7 @@ from orbitdiff.nn.cspnet import CSPNetConfig
 from orbitdiff.nn.text_conditioning import TextConfig
 from orbitdiff.orbit.base import EstimatorSpec
 from orbitdiff.tasks.crystals import KernelConfig, build_network, build_objective
+from orbitdiff.tasks.like_atoms import LikeAtomsObjective
 from orbitdiff.tasks.text_crystals import (
     PromptsConfig,
     TextArm,
@@ -73,6 +74,32 @@ def test_half_of_the_crystals_keep_their_types(batch) -> None:
     torch.testing.assert_close(found.per_sample, structure + found.per_field["types"])
     found.value.backward()
     assert (logits.grad.abs().sum((1, 2)) > 0).tolist() == hidden.tolist()
+
+
+@pytest.mark.parametrize("types", ["given", "denoised"])
+def test_the_permutation_arm_sees_which_atoms_are_alike(batch, types) -> None:
+    same = torch.full((64, 3), 8)
+    alike = Batch(batch.state, batch.mask, {"atom_types": same}, batch.ids)
+    other = Batch(batch.state, batch.mask, {"atom_types": same + torch.arange(3)}, batch.ids)
+
+    def loss(kind: str, of: Batch) -> torch.Tensor:
+        structure = build_objective(KernelConfig(), EstimatorSpec(kind=kind))
+        objective = LikeAtomsObjective(structure)
+        if types == "denoised":
+            objective = TypesObjective(structure, AbsorbingTypes(unknown_type(SIZE)))
+
+        def denoiser(x_t, t, cond, mask):
+            zero = {name: torch.zeros_like(value) for name, value in x_t.items()}
+            return {**zero, "types": torch.zeros(64, 3, 100)}
+
+        t = torch.full((64,), 0.9)
+        return objective(denoiser, of, t, generator=seeded()).per_field["frac"]
+
+    # averaged over more, the target of the same noised crystals is smaller
+    assert loss("torus_permutation", alike).mean() < 0.9 * loss("torus", alike).mean()
+    torch.testing.assert_close(
+        loss("torus_permutation", other), loss("torus", other), atol=1e-4, rtol=1e-3
+    )
 
 
 def test_settings_out_of_range_are_refused() -> None:

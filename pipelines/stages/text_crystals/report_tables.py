@@ -22,7 +22,7 @@ __all__ = [
 Run = Mapping[str, Any]
 KINDS = (NONE, "composition", "short", "long")
 TARGETS = ("plain", "orbdiff_u", "orbdiff_wn", "exact")
-OBEYED = ("formula", "elements", "crystal_system", "spacegroup", "all_fields")
+OBEYED = ("formula", "elements", "cell_system", "crystal_system", "spacegroup", "all_fields")
 POINT = ("match_rate_all", "rmse_all", "valid_generated")
 GENERATED = (
     "valid_structure", "valid_composition", "valid", "unique", "novel", "valid_unique_novel",
@@ -131,8 +131,9 @@ def prediction_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     """Structure prediction given the composition, and a text where the row has one."""
     head = [
         "data set", "text", "target", "seeds", "match rate (all)", "match rate (valid)",
-        "RMSE (all)", "match − plain (paired)", "match, shuffled texts", "crystal system obeyed",
-        "shuffled", "space group obeyed", "shuffled", "distance to exact target",
+        "RMSE (all)", "match − plain (paired)", "match, shuffled texts", "cell obeyed",
+        "shuffled", "crystal system obeyed", "shuffled", "space group obeyed", "shuffled",
+        "distance to exact target",
         "published match % / RMSE", "source",
     ]  # fmt: skip
     body = []
@@ -145,6 +146,8 @@ def prediction_table(rows: Sequence[Mapping[str, Any]]) -> Table:
             plus_minus(row.get("rmse"), digits=3),
             plus_minus(row.get("paired_match_rate"), "standard_error", 3),
             plus_minus(row.get("match_rate_shuffled"), digits=3),
+            plus_minus(row.get("cell_system"), digits=3),
+            plus_minus(row.get("cell_system_shuffled"), digits=3),
             plus_minus(row.get("crystal_system"), digits=3),
             plus_minus(row.get("crystal_system_shuffled"), digits=3),
             plus_minus(row.get("spacegroup"), digits=3),
@@ -164,7 +167,8 @@ def generation_table(rows: Sequence[Mapping[str, Any]]) -> Table:
         "cov_r": "COV-R", "cov_p": "COV-P", "density_distance": "density distance (g/cm³)",
         "num_elements_distance": "number of elements distance", "formula": "formula obeyed",
         "formula_shuffled": "shuffled", "elements": "elements obeyed",
-        "elements_shuffled": "shuffled", "crystal_system": "crystal system obeyed",
+        "elements_shuffled": "shuffled", "cell_system": "cell obeyed",
+        "cell_system_shuffled": "shuffled", "crystal_system": "crystal system obeyed",
         "crystal_system_shuffled": "shuffled", "spacegroup": "space group obeyed",
         "spacegroup_shuffled": "shuffled",
     }  # fmt: skip
@@ -195,7 +199,7 @@ def guidance_table(points: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]]) 
             ])  # fmt: skip
     head = [
         "arm", "guidance weight", "seeds", "match rate (all)", "RMSE (all)", "valid", "formula",
-        "elements", "crystal system", "space group",
+        "elements", "cell", "crystal system", "space group",
     ]  # fmt: skip
     return Table("Guidance: weight 0 ignores the text, 1 is the network as trained", head, body)
 
@@ -237,7 +241,8 @@ def describe(
         f"per structure, guidance weight {sampler['guidance']:g}",
         "obeyed: a drawn crystal has what its text's crystal has; symmetry by pymatgen's "
         f"SpacegroupAnalyzer at {text['symprec']:g} angstrom and {text['angle_tolerance']:g} "
-        "degrees. Rows without text show how often that happens by itself",
+        "degrees; cell: the bare cell has the symmetry of that system. Rows without text show how "
+        "often that happens by itself",
         "shuffled: each crystal was drawn with the text of the next test crystal by hash, and "
         "measured against its own",
         "mean ± standard deviation over seeds; paired differences to plain of the same text and "
