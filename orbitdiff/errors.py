@@ -25,6 +25,10 @@ class NonFiniteLoss(OrbitDiffError):
     """The loss is NaN or infinite; the message names step, t and sample ids."""
 
 
+class OutOfMemory(OrbitDiffError):
+    """A training step does not fit into memory; the message names step, samples and a cure."""
+
+
 class MissingExtra(OrbitDiffError, ImportError):
     """An optional dependency is not installed; the message names the extra that brings it."""
 

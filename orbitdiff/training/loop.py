@@ -20,6 +20,7 @@ from orbitdiff.seeding import epoch_order, stream
 from orbitdiff.training import checkpoint as store
 from orbitdiff.training.ema import moving_average
 from orbitdiff.training.history import History
+from orbitdiff.training.memory import memory_named
 from orbitdiff.training.worker import Worker
 from orbitdiff.typing import Tensor
 
@@ -240,6 +241,7 @@ def train(
     Raises
     ------
     NonFiniteLoss
+    OutOfMemory
     """
     device = worker.device
     network = task.build_denoiser(generator=stream(seed, "weights")).to(device)
@@ -268,6 +270,7 @@ def train(
     def about(step: int) -> dict[str, Any]:
         return {**task.config(), "step": step, "seed": seed}
 
+    half = config.precision == "bfloat16"
     clock, seen = time.perf_counter(), 0
     metrics: dict[str, float] = {"step": start}
     sums: dict[str, float] = {}
@@ -278,11 +281,12 @@ def train(
         t = task.objective.draw_times(len(batch), generator=generator, device=device)
         for group in optimiser.param_groups:
             group["lr"] = learning_rate(config, step)
-        with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
-            loss = task.objective(model, batch, t, generator=generator)
-        norm = optimiser_step(
-            model, optimiser, loss, batch, t, step=step, clip_norm=config.clip_norm
-        )
+        with memory_named(batch, step=step, num_workers=worker.world_size):
+            with torch.autocast(device.type, torch.bfloat16, enabled=half):
+                loss = task.objective(model, batch, t, generator=generator)
+            norm = optimiser_step(
+                model, optimiser, loss, batch, t, step=step, clip_norm=config.clip_norm
+            )
         ema.update_parameters(network)
         seen += 1
         figures = {"loss": float(loss.value.detach()), "gradient_norm": norm}

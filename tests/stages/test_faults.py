@@ -1,5 +1,7 @@
-"""A full disk and truncated files, stage by stage, through `python -m pipelines`."""
+"""Full disks, folders that cannot be written and cut files, stage by stage, through `python -m pipelines`."""
 
+import ctypes
+import os
 import re
 import resource
 import shutil
@@ -110,6 +112,52 @@ def test_full_disk_leaves_the_earlier_output(
     assert stage(name) == 0, "room again, and the stage ends"
 
 
+@contextmanager
+def modes_count() -> Iterator[None]:
+    """Root minds the modes of files as anybody does: without CAP_DAC_OVERRIDE and _READ_SEARCH."""
+    if os.geteuid() != 0:
+        yield
+        return
+    libc = ctypes.CDLL(None, use_errno=True)
+    header = (ctypes.c_uint32 * 2)(0x20080522, 0)
+    # effective, permitted, inheritable; twice 32 bits of each
+    state = (ctypes.c_uint32 * 6)()
+    if libc.capget(header, state):
+        pytest.skip("capabilities cannot be read here")
+    before = state[0]
+    state[0] = before & ~0b110
+    assert libc.capset(header, state) == 0, os.strerror(ctypes.get_errno())
+    try:
+        yield
+    finally:
+        state[0] = before
+        assert libc.capset(header, state) == 0
+
+
+@pytest.mark.parametrize("name", OUTPUTS)
+def test_a_folder_that_cannot_be_written_is_named(
+    name: str, repository: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.rmtree(repository / ".runs")
+    output = repository / OUTPUTS[name]
+    before = content(output)
+    folders = [output.parent, *(path for path in [output, *output.rglob("*")] if path.is_dir())]
+    for folder in folders:
+        folder.chmod(0o555)
+    try:
+        with modes_count():
+            code = stage(name)
+    finally:
+        for folder in folders:
+            folder.chmod(0o755)
+    message = last_line(capsys)
+    assert code == 2, message
+    assert re.match(r"error: .*(denied|could not write)", message), message
+    assert output.name in message, message
+    assert content(output) == before
+    assert stage(name) == 0, "writable again, and the stage ends"
+
+
 CUT = [
     ("prepare", "data/raw/prototypes/recipe.json"),
     ("train", "data/prepared/crystals/prototypes/manifest.json"),
@@ -172,3 +220,38 @@ def test_full_disk_while_a_checkpoint_is_written(
     assert content(repository / OUTPUTS["train"]) == before
     assert stage("train") == 0
     assert content(repository / OUTPUTS["train"]).keys() == before.keys()
+
+
+@contextmanager
+def little_memory(mebibytes: int) -> Iterator[None]:
+    """As on a small machine: this much more address space than now, and no more."""
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    limit = pages * resource.getpagesize() + mebibytes * 2**20
+    resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+
+
+def test_a_step_that_does_not_fit_into_memory_names_its_samples_and_a_cure(
+    repository: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.rmtree(repository / ".runs")
+    before = content(repository / OUTPUTS["train"])
+    raw = yaml.safe_load((repository / "params.yaml").read_text())
+    small = raw["crystals"]["demo"]["train"]
+    raw["crystals"]["demo"]["train"] = {**small, "batch_size": 20_000}
+    (repository / "params.yaml").write_text(yaml.safe_dump(raw))
+    with little_memory(200):
+        assert stage("train") == 2
+    message = last_line(capsys)
+    assert re.match(r"error: out of memory at step 0 with 20000 samples of up to 6", message), (
+        message
+    )
+    assert "train.batch_size=10000" in message
+    assert content(repository / OUTPUTS["train"]) == before
+    raw["crystals"]["demo"]["train"] = small
+    (repository / "params.yaml").write_text(yaml.safe_dump(raw))
+    assert stage("train") == 0
