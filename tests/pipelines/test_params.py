@@ -42,7 +42,10 @@ def test_reports_name_builds_of_their_preset(params: Params) -> None:
             for run in report["runs"]:
                 assert params.builds[run]["task"] == task
                 assert params.builds[run]["preset"] == preset
-                assert params.builds[run]["dataset"] == report["dataset"]
+                known = {report["dataset"]}
+                if task == "text_crystals":  # one table of several data sets
+                    known |= set(params.raw["texts"])
+                assert params.builds[run]["dataset"] in known
 
 
 @pytest.mark.parametrize(
