@@ -8,14 +8,17 @@ from orbitdiff.inference.crystals import (
     parse_formula,
 )
 from orbitdiff.inference.demo import demo_checkpoint
+from orbitdiff.inference.text_crystals import TextCrystalModel, generate_text_crystals
 
 __all__ = [
     "BackboneModel",
     "ConformerModel",
     "CrystalModel",
+    "TextCrystalModel",
     "demo_checkpoint",
     "generate_backbones",
     "generate_conformers",
     "generate_crystals",
+    "generate_text_crystals",
     "parse_formula",
 ]

@@ -1,5 +1,6 @@
 """Use a text-guided model: a prompt in, with or without a formula, pymatgen structures out."""
 
+import re
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -36,6 +37,9 @@ from orbitdiff.training import checkpoint as store
 from orbitdiff.typing import Tensor
 
 __all__ = ["TextCrystalModel", "TextCutWarning", "generate_text_crystals"]
+
+STATED = re.compile(r"chemical formula is ([A-Za-z0-9()\[\]]+)", re.IGNORECASE)
+LISTED = re.compile(r"elements are ([^.]+)", re.IGNORECASE)
 
 SHOWN = 60
 """Letters of a lost end that a warning quotes."""
@@ -236,6 +240,26 @@ class _WithoutTypes(torch.nn.Module):
         return {name: value for name, value in found.items() if name != "types"}
 
 
+def stated_formula(prompt: str) -> str | None:
+    """Return the formula that a prompt states; refuse elements that do not exist.
+
+    Raises
+    ------
+    BadInput
+        A stated formula or list of elements with an unknown one.
+    """
+    listed = LISTED.search(prompt)
+    if listed is not None:
+        for symbol in re.split(r"\s*(?:,|\band\b)\s*", listed.group(1).strip()):
+            if symbol:
+                parse_formula(symbol)
+    found = STATED.search(prompt)
+    if found is None:
+        return None
+    parse_formula(found.group(1))
+    return found.group(1)
+
+
 def read_prompt(prompt: str, encoder: TextEncoder) -> Tensor:
     """Return the vector of a user's prompt, (1, E); warn of what the encoder does not read.
 
@@ -282,7 +306,8 @@ def generate_text_crystals(
     n : int
         Number of structures.
     formula : str, optional
-        Atoms of one cell, such as BaTiO3; without it the elements are drawn too.
+        Atoms of one cell, such as BaTiO3. Without it the elements are drawn too; a model that
+        does not draw them takes the formula that the prompt states.
     checkpoint : Path, optional
         Model folder; default: the demo model that the package ships.
     seed : int
@@ -301,7 +326,8 @@ def generate_text_crystals(
     Raises
     ------
     BadInput
-        Empty prompt, bad formula or n, a model that reads no text or needs a formula.
+        Empty prompt, unknown element, bad formula or n, a model that reads no text or needs a
+        formula.
     CheckpointError
         Missing or damaged model, or one of another text encoder.
 
@@ -312,10 +338,13 @@ def generate_text_crystals(
     """
     if n < 1:
         raise BadInput(f"expected n of at least 1, got {n}")
-    numbers = None if formula is None else parse_formula(formula)
+    stated = stated_formula(prompt)
     model = TextCrystalModel.load(checkpoint or demo_checkpoint("text_crystals"))
     if model.text == NONE:
         raise BadInput("this model reads no text; take one trained with prompts")
+    if formula is None and not model.draws_types:
+        formula = stated
+    numbers = None if formula is None else parse_formula(formula)
     if numbers is not None and max(numbers) > model.network.config.max_element:
         raise BadInput(
             f"the model knows elements up to number {model.network.config.max_element}, got "
