@@ -156,7 +156,7 @@ def test_killed_run_and_killed_worker_end_with_the_same_bits(tmp_path: Path) -> 
     assert reached is not None
     assert 150 <= reached < STEPS - 200, reached
     assert not (tmp_path / "ray/model").exists()
-    *_, older, newest = sorted((tmp_path / "ray/running/ray").glob("checkpoint_*"))
+    *_, older, newest = sorted((tmp_path / "ray/running/ray").glob("checkpoint_*/"))
     cut(newest / "trainer.pt")
 
     second = start(tmp_path)
