@@ -132,6 +132,7 @@ def draw(levels: list[dict], path: Path) -> None:
     from matplotlib import pyplot as plt
 
     from orbitdiff.viz.backbone_curves import ARMS as LOOKS
+    from orbitdiff.viz.curves import log_values
     from orbitdiff.viz.style import figure_file, plain_axes
 
     figure, axes = plt.subplots(figsize=(7.2, 4.2), layout="constrained")
@@ -145,7 +146,7 @@ def draw(levels: list[dict], path: Path) -> None:
         axes.plot(times, middle, "o-", color=tone, lw=1.8, ms=4.5, label=name.replace("_", " "))
     axes.set_xlabel("time t (0 data, 1 noise)")
     axes.set_ylabel("gradient variance / plain's")
-    axes.set_ylim(bottom=0)
+    log_values(axes)
     axes.legend(frameon=False)
     figure_file(figure, path)
 
