@@ -162,8 +162,8 @@ def describe(
     if first["designability"].get("chains"):
         notes.append(
             f"ProteinMPNN (CA only): {first['designability']['chains']} chains of a set, "
-            f"{first['designability']['sequences']} sequences each at T = 0.1; its NLL is to be near "
-            "that of natural chains, not low: collapsed chains get repetitive, likely sequences"
+            f"{first['designability']['sequences']} sequences each at T = 0.1; its NLL is to be "
+            "near that of natural chains, not low: collapsed chains get repetitive sequences"
         )
     if controls is None:
         notes.append("natural and noised controls: not measured, run the baseline stage")
