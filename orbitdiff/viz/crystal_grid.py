@@ -24,7 +24,9 @@ class Drawn:
 def draw_grid(
     truth: Sequence[Crystal], models: Mapping[str, Mapping[str, Drawn]], path: Path
 ) -> Path:
-    """Draw one row per test crystal and one column per model.
+    """Draw one row per test crystal and one column per model, at the scale of the true cell.
+
+    A cell larger than the true one is drawn smaller, so that it has room.
 
     Parameters
     ----------
@@ -51,15 +53,15 @@ def draw_grid(
     figure, axes = plt.subplots(
         len(truth), columns, figsize=(1.55 * columns, 1.75 * len(truth)), squeeze=False
     )
-    figure.subplots_adjust(left=0.01, right=0.99, top=1 - 0.3 / len(truth), bottom=0.01,
-                           wspace=0.06, hspace=0.2)  # fmt: skip
+    figure.subplots_adjust(left=0.01, right=0.99, top=1 - 0.3 / len(truth),
+                           bottom=0.16 / len(truth), wspace=0.06, hspace=0.2)  # fmt: skip
     for row, reference in enumerate(truth):
         scene = make_scene(reference)
         drawn = [found.get(reference.id) for found in models.values()]
         scenes = [None if one is None else make_scene(align(one.crystal, reference))
                   for one in drawn]  # fmt: skip
-        reach = max(extent(one) for one in [scene, *(s for s in scenes if s is not None)])
-        draw_scene(axes[row, 0], scene, reach)
+        size = extent(scene)
+        draw_scene(axes[row, 0], scene, size)
         axes[row, 0].text(0.5, -0.02, formula(reference), transform=axes[row, 0].transAxes,
                           ha="center", va="top", fontsize=8, color=INK)  # fmt: skip
         for place, (one, shown) in enumerate(zip(drawn, scenes, strict=True), start=1):
@@ -67,7 +69,7 @@ def draw_grid(
             cell.axis("off")
             if one is None or shown is None:
                 continue
-            draw_scene(cell, shown, reach)
+            draw_scene(cell, shown, max(size, extent(shown)))
             verdict = "no match" if one.rmse is None else f"{one.rmse:.3f}"
             cell.text(0.5, -0.02, verdict, transform=cell.transAxes, ha="center", va="top",
                       fontsize=8, color=MISS if one.rmse is None else MATCH)  # fmt: skip

@@ -140,7 +140,7 @@ def pictures(
         f"The first {len(truth)} test crystals of {params.dataset} by hash, ground truth beside "
         f"{len(models)} models (text, target); under each cell the RMSE of its match. Seed "
         f"{min(runs[name]['metrics']['run']['seed'] for name in columns.values())}. Matches are "
-        "drawn in the true cell's setting."
+        "drawn in the true cell's setting, cells larger than the true one at a smaller scale."
     )
     name = list(columns.values())[-1]
     pairs = select_comparisons(

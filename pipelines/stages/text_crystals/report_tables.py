@@ -231,14 +231,13 @@ def describe(
             f"that are short ones instead: {fallen or 'none'}",
         ]
     first = next(iter(runs.values()))["metrics"]
-    sampler, text = first["sampler"], first["text"]
+    text = first["text"]
     notes += [
         f"network of {num_parameters:,} parameters without text, {params.settings.train.steps} "
         f"steps of {params.settings.train.batch_size} crystals, the same for every arm; vectors "
         "are standardised by the training texts, "
         f"{params.settings.model.text.dropout:.0%} of texts left out in training",
-        f"sampler {sampler['sampler']}, {sampler['steps']} steps, {sampler['calls']} network calls "
-        f"per structure, guidance weight {sampler['guidance']:g}",
+        *samplers_of(runs),
         "obeyed: a drawn crystal has what its text's crystal has; symmetry by pymatgen's "
         f"SpacegroupAnalyzer at {text['symprec']:g} angstrom and {text['angle_tolerance']:g} "
         "degrees; cell: the bare cell has the symmetry of that system. Rows without text show how "
@@ -254,3 +253,16 @@ def describe(
     if missing:
         notes.append(f"not there yet: {', '.join(missing)}")
     return notes
+
+
+def samplers_of(runs: Mapping[str, Run]) -> list[str]:
+    """Say how structures were drawn, a line for each way."""
+    lines = []
+    for found in runs.values():
+        about, types = found["metrics"]["sampler"], found["metrics"]["run"]["types"]
+        what = "generation" if types == DENOISED else "structure prediction"
+        lines.append(
+            f"{what}: sampler {about['sampler']}, {about['steps']} steps, {about['calls']} network "
+            f"calls per structure, guidance weight {about['guidance']:g}"
+        )
+    return list(dict.fromkeys(lines))
