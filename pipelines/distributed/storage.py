@@ -39,7 +39,8 @@ def checkpoint_place(storage: Path) -> tuple[str, Any]:
     from pyarrow.fs import FSSpecHandler, PyFileSystem
 
     try:
-        filesystem, path = url_to_fs(url)
+        # others write there too: a remembered listing would be an old one
+        filesystem, path = url_to_fs(url, use_listings_cache=False)
     except (ImportError, ValueError) as error:
         raise BadInput(
             f"expected {STORAGE} to be a URL that fsspec reads, got {url}: {error}"
