@@ -1,5 +1,6 @@
 """The Prefect flow on a tiny DVC project: every stage once, retries, nothing the second time."""
 
+import json
 import os
 import shutil
 import socket
@@ -7,8 +8,12 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -16,14 +21,20 @@ import yaml
 pytest.importorskip("prefect")
 pytest.importorskip("dvc")
 pytest.importorskip("mlflow")
+psutil = pytest.importorskip("psutil")
+pytest.importorskip("pymatgen")
+
+from pymatgen.core import Lattice, Structure
 
 from orbitdiff.errors import OrbitDiffError
 from pipelines.environment import prepare_environment
+from pipelines.stages.base import LocalExecutor
+from pipelines.stages.crystals.prepare import prepare_own
 
 prepare_environment()
 
 pytestmark = pytest.mark.integration
-RUN = "tiny-salt-plain-0"
+RUN = "cpu-salt-plain-0"
 CALLS = ["fetch", "prepare", "train", "train", "sample", "evaluate", "steps", "report"]
 # appends a line per call, so that the test counts them; the train stage fails the first times
 SCRIPT = """
@@ -55,15 +66,15 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
     (tmp_path / "step.py").write_text(SCRIPT)
     (tmp_path / "fails.txt").write_text("1")
-    report = ["reports/crystals/tiny/table.md", "reports/crystals/tiny/report.html"]
+    report = ["reports/crystals/cpu/table.md", "reports/crystals/cpu/report.html"]
     chain = {
         "fetch@salt": stage("fetch", [], "raw"),
-        "prepare@salt": stage("prepare", ["raw"], "data"),
-        f"train@{RUN}": stage("train", ["data"], "model"),
-        f"sample@{RUN}": stage("sample", ["data", "model"], "samples"),
-        f"evaluate@{RUN}": stage("evaluate", ["data", "samples", "model"], "results"),
-        f"steps@{RUN}": stage("steps", ["data", "model"], "curve"),
-        "report_crystals@tiny": stage("report", ["results", "curve", "data"], *report),
+        "prepare@salt": stage("prepare", ["raw"], "prepared"),
+        f"train@{RUN}": stage("train", ["prepared"], "model"),
+        f"sample@{RUN}": stage("sample", ["prepared", "model"], "samples"),
+        f"evaluate@{RUN}": stage("evaluate", ["prepared", "samples", "model"], "results"),
+        f"steps@{RUN}": stage("steps", ["prepared", "model"], "curve"),
+        "report_crystals@cpu": stage("report", ["results", "curve", "prepared"], *report),
     }
     stages: dict[str, object] = {}
     for name, content in chain.items():
@@ -73,7 +84,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     params = {
         "builds": {RUN: {"dataset": "salt"}},
         "steps": {RUN: {}},
-        "reports": {"crystals": {"tiny": {"dataset": "salt", "runs": [RUN]}}},
+        "reports": {"crystals": {"cpu": {"dataset": "salt", "runs": [RUN]}}},
     }
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
     subprocess.run(
@@ -104,8 +115,8 @@ def test_flow_runs_each_stage_once_and_retries(
     (project / "fails.txt").write_text("3")
     # the first flow ends with its second try; the next one goes on in its record
     with pytest.raises(OrbitDiffError, match="stage train"):
-        table("crystals", "tiny", root=str(project))
-    folder = table("crystals", "tiny", root=str(project))
+        table("crystals", "cpu", root=str(project))
+    folder = table("crystals", "cpu", root=str(project))
     assert (Path(folder) / "report.html").read_text() == "report was here\n"
     calls = (project / "calls.txt").read_text().split()
     assert calls == ["fetch", "prepare", "train", "train", *CALLS[2:]]
@@ -113,7 +124,7 @@ def test_flow_runs_each_stage_once_and_retries(
 
     mlflow = MlflowClient()
     (record,) = mlflow.search_runs([mlflow.get_experiment_by_name("crystals").experiment_id])
-    assert record.info.run_name == "flow table tiny"
+    assert record.info.run_name == "flow table cpu"
     assert record.info.status == "FINISHED"
     assert set((project / "parents.txt").read_text().split()) == {
         record.data.tags["orbitdiff.record"]
@@ -125,23 +136,24 @@ def test_flow_runs_each_stage_once_and_retries(
         )
         tasks = [one for one in client.read_task_runs() if one.flow_run_id == run.id]
         artifacts = client.read_artifacts()
-    assert run.name == "crystals tiny"
+    assert run.name == "crystals cpu"
     assert run.state is not None
     assert run.state.is_completed()
     assert {found.name for found in tasks} == {
         "fetch@salt", "prepare@salt", f"train@{RUN}", f"sample@{RUN}", f"evaluate@{RUN}",
-        f"steps@{RUN}", "report_crystals@tiny",
+        f"steps@{RUN}", "report_crystals@cpu",
     }  # fmt: skip
     assert {found.name: found.run_count for found in tasks}[f"train@{RUN}"] == 2
     kinds = {found.type: found for found in artifacts}
     assert "report was here" in str(kinds["markdown"].data)
     assert f"train@{RUN}" in str(kinds["table"].data)
 
-    table("crystals", "tiny", root=str(project))
+    table("crystals", "cpu", root=str(project))
     assert (project / "calls.txt").read_text().split() == calls
 
 
 ROOT = Path(__file__).parents[2]
+LONG = ["train.steps=10000000", "train.num_workers=1", "train.log_every=1", "train.batch_size=4"]
 
 
 @pytest.fixture
@@ -175,23 +187,26 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
             yield
     finally:
         process.terminate()
-        process.wait(30)
+        process.wait(120)
         log.close()
 
 
 def command(*words: str, cwd: Path = ROOT) -> str:
     done = subprocess.run(
         [sys.executable, "-m", "prefect", "--no-prompt", *words],
-        cwd=cwd, capture_output=True, text=True, timeout=240,
+        cwd=cwd, capture_output=True, text=True, timeout=900,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(3000)
 def test_deployments_of_the_repository_run_on_a_server(project: Path, server: None) -> None:
-    """The commands in the head of infra/prefect.yaml, with the tiny project as the repository."""
+    """The commands in the head of infra/prefect.yaml, with the tiny project as the repository.
+
+    A failed stage is tried again, a schedule fires, a cancelled run stops its Ray.
+    """
     shutil.copytree(ROOT / "infra", project / "infra")
     shutil.copytree(ROOT / "pipelines", project / "pipelines")
     command("work-pool", "create", "local", "--type", "process")
@@ -201,6 +216,7 @@ def test_deployments_of_the_repository_run_on_a_server(project: Path, server: No
     )  # fmt: skip
     command("deploy", "--prefect-file", "infra/prefect.yaml", "--all", cwd=project)
     from prefect.client.orchestration import get_client
+    from prefect.client.schemas.schedules import IntervalSchedule
 
     with get_client(sync_client=True) as client:
         deployments = {found.name: found for found in client.read_deployments()}
@@ -213,15 +229,128 @@ def test_deployments_of_the_repository_run_on_a_server(project: Path, server: No
     assert not any(s.active for found in deployments.values() for s in found.schedules)
     assert deployments["crystals-cpu"].schedules[0].schedule.cron == "15 2 * * 6"
 
-    command("deployment", "run", "table/crystals-demo", "--param", "preset=tiny")
-    command("worker", "start", "--pool", "local", "--run-once", cwd=project)
-    limit = time.monotonic() + 600
-    while time.monotonic() < limit:
+    runs_of = partial(flow_runs, project / "worker.log")
+    with worker(project):
+        # a stage fails once and is tried again
+        command("deployment", "run", "table/crystals-cpu")
+        (run,) = runs_of(1)
+        assert run.state.is_completed(), run.state
+        assert (project / "calls.txt").read_text().split() == CALLS
         with get_client(sync_client=True) as client:
-            (run,) = client.read_flow_runs()
-        if run.state is not None and run.state.is_final():
-            break
-        time.sleep(1)
-    assert run.state is not None
-    assert run.state.is_completed(), run.state
-    assert (project / "calls.txt").read_text().split() == CALLS
+            tries = {found.name: found.run_count for found in client.read_task_runs()}
+        assert tries[f"train@{RUN}"] == 2
+        assert set(tries.values()) == {1, 2}
+
+        # the nightly schedule, every few seconds: what is up to date runs no stage
+        nightly = deployments["nightly"]
+        (schedule,) = nightly.schedules
+        often = IntervalSchedule(interval=timedelta(seconds=15))
+        with get_client(sync_client=True) as client:
+            client.update_deployment_schedule(nightly.id, schedule.id, active=True, schedule=often)
+        fired = wait_for(
+            lambda: [
+                one
+                for one in runs_of(1)
+                if one.deployment_id == nightly.id and one.state.is_completed()
+            ],
+            project / "worker.log",
+        )
+        with get_client(sync_client=True) as client:
+            client.update_deployment_schedule(nightly.id, schedule.id, active=False)
+        assert fired[0].auto_scheduled
+        assert (project / "calls.txt").read_text().split() == CALLS
+
+        # a training on Ray that somebody cancels
+        write_training(project)
+        command(
+            "deployment", "run", "train/train", "--param", "preset=demo", "--param", "dataset=salt",
+            "--param", f"changes={json.dumps(LONG)}",
+        )  # fmt: skip
+        wait_for(lambda: list(project.glob("runs/*/.runs/*/history.jsonl")), project / "worker.log")
+        ray = [
+            process
+            for process in psutil.process_iter()
+            if belongs_to(process, project)
+            and any(word in " ".join(process.cmdline()) for word in ("raylet", "RayTrainWorker"))
+        ]
+        assert ray
+        with get_client(sync_client=True) as client:
+            train = deployments["train"].id
+            (running,) = (x for x in client.read_flow_runs() if x.deployment_id == train)
+        assert running.state.is_running(), running.state
+        command("flow-run", "cancel", str(running.id))
+        _, alive = psutil.wait_procs(ray, timeout=120)
+        assert not alive
+        with get_client(sync_client=True) as client:
+            wait_for(
+                lambda: client.read_flow_run(running.id).state.is_cancelled(),
+                project / "worker.log",
+            )
+
+
+def write_training(project: Path) -> None:
+    """Prepared crystals and a preset, for a training that lasts until it is stopped."""
+    cifs = project / "cifs"
+    cifs.mkdir()
+    for number in range(24):
+        places = [[0, 0, 0], [0.5, 0.5, 0.5], [0.5, 0.5, 0]]
+        crystal = Structure(Lattice.cubic(4 + 0.05 * number), ["Ba", "Ti", "O"], places)
+        crystal.to(str(cifs / f"crystal-{number}.cif"))
+    prepare_own(cifs, project / "data/prepared/crystals/salt", executor=LocalExecutor())
+    ours = yaml.safe_load((ROOT / "params.yaml").read_text())
+    params = yaml.safe_load((project / "params.yaml").read_text())
+    params["datasets"] = {"salt": {"task": "crystals", "preset": "demo"}}
+    params |= {name: ours[name] for name in ("crystals", "versions")}
+    (project / "params.yaml").write_text(yaml.safe_dump(params))
+
+
+def belongs_to(process: Any, project: Path) -> bool:
+    """True for processes below the worker of a project."""
+    try:
+        return any(Path(above.cwd()) == project for above in process.parents() if above.pid > 1)
+    except psutil.Error:
+        return False
+
+
+@contextmanager
+def worker(project: Path) -> Iterator[None]:
+    """A worker of the pool `local` that asks often."""
+    log = (project / "worker.log").open("wb")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "prefect", "worker", "start", "--pool", "local"], cwd=project,
+        stdout=log, stderr=log, env={**os.environ, "PREFECT_WORKER_QUERY_SECONDS": "2"},
+    )  # fmt: skip
+    try:
+        yield
+    finally:
+        family = psutil.Process(process.pid).children(recursive=True)
+        process.terminate()
+        process.wait(120)
+        for child in family:
+            with suppress(psutil.NoSuchProcess):
+                child.kill()
+        log.close()
+
+
+def wait_for(found: Callable[[], Any], log: Path) -> Any:
+    """Wait until something is there, and return it."""
+    limit = time.monotonic() + 900
+    while not (result := found()):
+        assert time.monotonic() < limit, log.read_text()[-3000:]
+        time.sleep(0.5)
+    return result
+
+
+def flow_runs(log: Path, number: int) -> list[Any]:
+    """Wait until so many flow runs have ended, and return them."""
+    from prefect.client.orchestration import get_client
+
+    with get_client(sync_client=True) as client:
+
+        def ended() -> list[Any]:
+            found = client.read_flow_runs()
+            final = [run for run in found if run.state is not None and run.state.is_final()]
+            return final if len(final) >= number else []
+
+        final: list[Any] = wait_for(ended, log)
+    return final
