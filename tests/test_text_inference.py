@@ -9,6 +9,7 @@ import torch
 pytest.importorskip("transformers")
 pytest.importorskip("pymatgen")
 
+from orbitdiff.data.prompts import framed
 from orbitdiff.errors import BadInput, CheckpointError
 from orbitdiff.inference.text_crystals import (
     TextCrystalModel,
@@ -38,7 +39,7 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     config = BertConfig(
         vocab_size=len(words), hidden_size=8, num_hidden_layers=1, num_attention_heads=2,
-        intermediate_size=8, max_position_embeddings=16,
+        intermediate_size=8, max_position_embeddings=48,
     )  # fmt: skip
     BertModel(config).save_pretrained(folder)
     return folder
@@ -117,6 +118,18 @@ def test_guidance_zero_ignores_the_text_and_others_do_not(predicting: Path) -> N
     assert not torch.allclose(draw(OTHER, 3.0), draw(OTHER, 1.0))
 
 
+def test_a_short_prompt_may_come_without_its_frame(predicting: Path) -> None:
+    whole = framed("the cubic system")
+    assert whole.startswith("Below is a description")
+    assert whole.endswith("the cubic system. Generate the material:")
+    assert framed(whole) == whole
+
+    def draw(prompt: str) -> torch.Tensor:
+        return lattices(generate_text_crystals(prompt, 1, formula="NaCl", checkpoint=predicting))
+
+    assert torch.equal(draw("the cubic system"), draw(whole))
+
+
 def test_a_network_that_draws_types_also_takes_a_formula(drawing: Path) -> None:
     found = generate_text_crystals(OTHER, 1, formula="Na2Cl2", checkpoint=drawing)
     assert found[0].composition.formula == "Na2 Cl2"
@@ -150,9 +163,9 @@ def test_what_is_over_the_token_limit_is_said(predicting: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         generate_text_crystals("the cubic system", 1, formula="NaCl", checkpoint=predicting)
-    long = "the cubic system " * 4 + "is the system of the cubic"
+    long = "the cubic system " * 12 + "is the system of the cubic"
     with pytest.warns(
-        TextCutWarning, match=r"has 20 tokens.*reads 16: cut off from 'system of the cubic'"
+        TextCutWarning, match=r"has 58 tokens.*reads 48: cut off from 'the system of the cubic\. G"
     ):
         generate_text_crystals(long, 1, formula="NaCl", checkpoint=predicting)
 
@@ -188,7 +201,7 @@ def test_command_writes_cifs_and_warns_of_what_is_cut(predicting: Path, tmp_path
     common = ["--checkpoint", str(predicting), "-o", str(tmp_path / "out"), "-n", "2"]
     done = run_command(["--prompt", "the cubic " * 20, "--formula", "NaCl", *common])
     assert done.exit_code == 0, done.output
-    assert "reads 16: cut off from" in done.output
+    assert "reads 48: cut off from" in done.output
     files = sorted((tmp_path / "out").iterdir())
     assert [path.name for path in files] == ["NaCl_0.cif", "NaCl_1.cif"]
     assert Structure.from_file(files[1]).composition.reduced_formula == "NaCl"

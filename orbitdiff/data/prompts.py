@@ -23,6 +23,7 @@ __all__ = [
     "canonical_text",
     "field_columns",
     "fields_to_row",
+    "framed",
     "prompt",
     "prompt_fields",
     "read_properties",
@@ -166,6 +167,20 @@ def prompt(fields: PromptFields, kind: str, *, seed: int) -> str:
     hidden = STRUCTURAL if kind == "composition" else ()
     text = [sentences[place][1] for place in order if sentences[place][0] not in hidden]
     return START + "".join(text) + END
+
+
+def framed(sentences: str) -> str:
+    """Put a user's own sentences between the first and the last one of every short prompt.
+
+    Parameters
+    ----------
+    sentences : str
+        A text that already starts as a short prompt comes back as it is.
+    """
+    text = sentences.strip()
+    if not text or text.startswith(START.strip()):
+        return text
+    return START + (text if text.endswith(".") else f"{text}.") + " " + END
 
 
 def rounded(value: float) -> str:

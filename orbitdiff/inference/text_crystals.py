@@ -11,6 +11,7 @@ import torch
 
 from orbitdiff.batch import Batch
 from orbitdiff.data.crystals import Crystal, to_structure
+from orbitdiff.data.prompts import framed
 from orbitdiff.data.text_crystals import NONE
 from orbitdiff.errors import BadInput, CheckpointError
 from orbitdiff.inference.crystals import CrystalModel, parse_formula
@@ -302,7 +303,8 @@ def generate_text_crystals(
     ----------
     prompt : str
         Such as "The chemical formula is BaTiO3. The crystal system is cubic."; models have seen
-        sentences of this form (docs/text_crystals.md).
+        sentences of this form (docs/text_crystals.md), and those of short prompts get the first
+        and last sentence that all of these have.
     n : int
         Number of structures.
     formula : str, optional
@@ -350,7 +352,8 @@ def generate_text_crystals(
             f"the model knows elements up to number {model.network.config.max_element}, got "
             f"{max(numbers)} in {formula}"
         )
-    text = read_prompt(prompt, model.load_encoder()).expand(n, -1).contiguous()
+    asked = prompt if model.text == "long" else framed(prompt)
+    text = read_prompt(asked, model.load_encoder()).expand(n, -1).contiguous()
     sampler = model.sampler if steps is None else replace(model.sampler, steps=steps)
     if numbers is None:
         crystals = model.generate(

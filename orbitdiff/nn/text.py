@@ -1,7 +1,8 @@
 """Text encoders behind one protocol: pretrained weights from a folder, no network, no training."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Protocol, final, runtime_checkable
@@ -88,9 +89,10 @@ class FolderEncoder:
             )
         try:
             self._tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-            self._model: Any = AutoModel.from_pretrained(
-                folder, local_files_only=True, use_safetensors=True
-            )
+            with quiet():
+                self._model: Any = AutoModel.from_pretrained(
+                    folder, local_files_only=True, use_safetensors=True
+                )
         except (OSError, ValueError) as error:
             raise BadInput(f"could not read the text encoder in {folder}: {error}") from error
         if not self._tokenizer.is_fast:
@@ -154,6 +156,20 @@ class FolderEncoder:
         # special tokens stand at both ends: the last one that is read is followed by [SEP]
         start = found["offset_mapping"][self.max_tokens - 1][0]
         return count, text[start:]
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep transformers from drawing a progress bar for a file that is read in a second."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def read_setting(path: Path, name: str, default: Any) -> Any:
