@@ -242,15 +242,15 @@ def test_a_step_that_does_not_fit_into_memory_names_its_samples_and_a_cure(
     before = content(repository / OUTPUTS["train"])
     raw = yaml.safe_load((repository / "params.yaml").read_text())
     small = raw["crystals"]["demo"]["train"]
-    raw["crystals"]["demo"]["train"] = {**small, "batch_size": 100_000}
+    raw["crystals"]["demo"]["train"] = {**small, "batch_size": 40_000}
     (repository / "params.yaml").write_text(yaml.safe_dump(raw))
-    with little_memory(200):
+    with little_memory(300):
         assert stage("train") == 2
     message = last_line(capsys)
-    assert re.match(r"error: out of memory at step \d+ with 100000 samples of up to 6", message), (
+    assert re.match(r"error: out of memory at step \d+ with 40000 samples of up to 6", message), (
         message
     )
-    assert "train.batch_size=50000" in message
+    assert "train.batch_size=20000" in message
     assert content(repository / OUTPUTS["train"]) == before
     raw["crystals"]["demo"]["train"] = small
     (repository / "params.yaml").write_text(yaml.safe_dump(raw))
