@@ -13,7 +13,7 @@ from torch import nn
 from orbitdiff.batch import Batch
 from orbitdiff.data.protein_files import to_atom_array
 from orbitdiff.data.proteins import blank_batch
-from orbitdiff.errors import BadInput, CheckpointError
+from orbitdiff.errors import BadInput
 from orbitdiff.nn.backbone_transformer import BackboneTransformerConfig
 from orbitdiff.samplers.flow import FlowConfig, FlowSampler, isotropic
 from orbitdiff.tasks.backbone_objective import FIELD, BackboneKernelConfig
@@ -74,16 +74,12 @@ class BackboneModel:
             Holds model.safetensors, config.json and checksums.json.
         device : device
         """
-        weights, config = store.load_model(folder)
-        if config.get("task") != "backbones":
-            raise CheckpointError(
-                f"expected a backbones model in {folder}, got task {config.get('task')!r}"
-            )
+        weights, config = store.load_task_model(folder, "backbones")
         network = build_network(
             BackboneTransformerConfig(**config.pop("model")),
             generator=torch.Generator().manual_seed(0),
         )
-        network.load_state_dict({name: value.float() for name, value in weights.items()})
+        network.load_state_dict(weights)
         kernel = BackboneKernelConfig(**config.pop("kernel"))
         sampler = FlowConfig(**config.pop("sampler"))
         return cls(network.to(device).eval(), kernel, sampler, config)

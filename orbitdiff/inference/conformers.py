@@ -13,7 +13,7 @@ from orbitdiff.batch import Batch
 from orbitdiff.data.ensembles import with_coords
 from orbitdiff.data.molecule_graph import MoleculeGraph, graph_of_smiles
 from orbitdiff.data.molecules import Ensemble, MoleculeDataset, MoleculeRecord
-from orbitdiff.errors import BadInput, CheckpointError
+from orbitdiff.errors import BadInput
 from orbitdiff.inference.demo import demo_checkpoint
 from orbitdiff.nn.equivariant_transformer import EquivariantTransformerConfig
 from orbitdiff.nn.molecule_transformer import MoleculeTransformerConfig
@@ -65,15 +65,11 @@ class ConformerModel:
             Holds model.safetensors, config.json and checksums.json.
         device : device
         """
-        weights, config = store.load_model(folder)
-        if config.get("task") != "conformers":
-            raise CheckpointError(
-                f"expected a conformers model in {folder}, got task {config.get('task')!r}"
-            )
+        weights, config = store.load_task_model(folder, "conformers")
         network = build_network(
             model_config(config.pop("model")), generator=torch.Generator().manual_seed(0)
         )
-        network.load_state_dict({name: value.float() for name, value in weights.items()})
+        network.load_state_dict(weights)
         kernel = ConformerKernelConfig(**config.pop("kernel"))
         sampler = FlowConfig(**config.pop("sampler"))
         return cls(network.to(device).eval(), kernel, sampler, config)

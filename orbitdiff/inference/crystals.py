@@ -10,7 +10,7 @@ from torch import nn
 
 from orbitdiff.batch import Batch
 from orbitdiff.data.crystals import Crystal, to_structure
-from orbitdiff.errors import BadInput, CheckpointError, MissingExtra
+from orbitdiff.errors import BadInput, MissingExtra
 from orbitdiff.inference.demo import demo_checkpoint
 from orbitdiff.nn.cspnet import CSPNetConfig
 from orbitdiff.objective import Objective
@@ -57,15 +57,11 @@ class CrystalModel:
             Holds model.safetensors, config.json and checksums.json.
         device : device
         """
-        weights, config = store.load_model(folder)
-        if config.get("task") != "crystals":
-            raise CheckpointError(
-                f"expected a crystals model in {folder}, got task {config.get('task')!r}"
-            )
+        weights, config = store.load_task_model(folder, "crystals")
         network = build_network(
             CSPNetConfig(**config.pop("model")), generator=torch.Generator().manual_seed(0)
         )
-        network.load_state_dict({name: value.float() for name, value in weights.items()})
+        network.load_state_dict(weights)
         objective = build_objective(
             KernelConfig(**config.pop("kernel")), EstimatorSpec(kind="plain")
         )

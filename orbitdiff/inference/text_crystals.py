@@ -96,11 +96,7 @@ class TextCrystalModel:
         folder : Path
         device : device
         """
-        weights, config = store.load_model(folder)
-        if config.get("task") != "text_crystals":
-            raise CheckpointError(
-                f"expected a text_crystals model in {folder}, got task {config.get('task')!r}"
-            )
+        weights, config = store.load_task_model(folder, "text_crystals")
         sizes = config.pop("model")
         model = TextModelConfig(CSPNetConfig(**sizes["network"]), TextConfig(**sizes["text"]))
         arm = TextArm(EstimatorSpec(kind="plain"), config.pop("text"), config.pop("types"))
@@ -108,7 +104,7 @@ class TextCrystalModel:
         network = build_text_network(
             model, arm, dim=encoder["dim"], generator=torch.Generator().manual_seed(0)
         )
-        network.load_state_dict({name: value.float() for name, value in weights.items()})
+        network.load_state_dict(weights)
         return cls(
             network.to(device).eval(),
             build_objective(KernelConfig(**config.pop("kernel")), EstimatorSpec(kind="plain")),

@@ -26,6 +26,7 @@ __all__ = [
     "file_sha256",
     "is_complete",
     "load_model",
+    "load_task_model",
     "load_trainer",
     "promote",
     "save",
@@ -119,6 +120,28 @@ def load_model(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             "install a newer orbitdiff"
         )
     return load_file(folder / "model.safetensors"), config
+
+
+def load_task_model(folder: Path, task: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read a model of one task; its weights come as float32, whatever they are stored in.
+
+    Parameters
+    ----------
+    folder : Path
+        Holds model.safetensors, config.json and checksums.json.
+    task : str
+
+    Raises
+    ------
+    CheckpointError
+        As `load_model`, and for the model of another task.
+    """
+    weights, config = load_model(folder)
+    if config.get("task") != task:
+        raise CheckpointError(
+            f"expected a {task} model in {folder}, got task {config.get('task')!r}"
+        )
+    return {name: value.float() for name, value in weights.items()}, config
 
 
 def load_trainer(folder: Path) -> dict[str, Any]:

@@ -76,3 +76,18 @@ def test_calls_change_little() -> None:
         points = json.loads(path.read_text())["points"]
         euler = {p["calls"]: p["amr_r_mean"] for p in points if p["sampler"] == "Euler"}
         assert f"{euler[20] - euler[100]:.3f}" == fall[1]
+
+
+def test_network_without_symmetry() -> None:
+    table = json.loads((ROOT / "reports/conformers/dit/table.json").read_text())
+    rows = {row["estimator"]: row for row in table["rows"]}
+
+    def value(arm: str, figure: str) -> str:
+        return f"{rows[arm][figure]['mean']:.3f}"
+
+    plain, exact = "independent", "independent_exact"
+    changes = [f"{value(plain, figure)} to {value(exact, figure)}" for figure in FIGURES]
+    assert f"AMR-R {changes[0]}, AMR-P {changes[1]}" in PAGE
+    aligned = [value("aligned", figure) for figure in FIGURES]
+    assert f"`aligned` has {aligned[0]} and {aligned[1]}" in PAGE
+    assert all(row["seeds"] == [0] for row in rows.values())
