@@ -11,6 +11,7 @@ from torch import nn
 
 from orbitdiff.batch import Batch
 from orbitdiff.data.prompts import KINDS
+from orbitdiff.data.splits import SPLITS
 from orbitdiff.data.text_crystals import NONE, load_text_crystals, read_about
 from orbitdiff.errors import BadInput
 from orbitdiff.kernels.absorbing import AbsorbingTypes
@@ -66,6 +67,9 @@ class PromptsConfig:
         minilm, or the folder of a Hugging Face model.
     max_tokens : int
         Limit of the encoder, 0 for its own.
+    parts : dict
+        By data set and split the number of crystals that get prompts, the first by the hash of
+        their id; a split that is not named is taken whole.
     """
 
     __pydantic_config__ = {"extra": "forbid"}
@@ -74,12 +78,19 @@ class PromptsConfig:
     seed: int = 0
     encoder: str = DEFAULT_ENCODER
     max_tokens: int = 0
+    parts: dict[str, dict[str, int]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.kinds or not set(self.kinds) <= set(KINDS):
             raise BadInput(f"expected prompts.kinds among {list(KINDS)}, got {list(self.kinds)}")
         if self.max_tokens < 0:
             raise BadInput(f"expected prompts.max_tokens of at least 0, got {self.max_tokens}")
+        for dataset, part in self.parts.items():
+            if not set(part) <= set(SPLITS) or min(part.values(), default=1) < 1:
+                raise BadInput(
+                    f"expected prompts.parts.{dataset} with numbers of at least 1 for splits among "
+                    f"{list(SPLITS)}, got {part}"
+                )
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Sequence
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +125,30 @@ def test_texts_stand_beside_the_crystals_they_describe(data: Path, source: Path)
     about = json.loads((data / "manifest.json").read_text())
     assert about["prompts"]["over_the_limit"] == {"short": 24, "composition": 24}
     assert about["rejected"] == {"broken CIF": 1}
+
+
+def test_a_part_of_a_split_is_the_first_by_hash(source: Path, tmp_path: Path) -> None:
+    whole = CrystalDataset.load(source, "train")
+    first = sorted(whole.ids, key=lambda id: sha256(id.encode()).digest())[:3]
+    out = tmp_path / "part"
+    texts.write_texts(
+        "prototypes", source, source, out, encoder=Letters(), executor=EXECUTOR,
+        settings=PromptsConfig(kinds=("short",), parts={"prototypes": {"train": 3}, "else": {}}),
+        long_cache=tmp_path / "long", vector_cache=tmp_path / "vectors",
+    )  # fmt: skip
+    found = load_text_crystals(out, "train", "short")
+    assert found.ids == [id for id in whole.ids if id in first] != whole.ids
+    assert len(found.conditions["text"]) == 3
+    assert load_text_crystals(out, "test", "short").ids == CrystalDataset.load(source, "test").ids
+    about = json.loads((out / "manifest.json").read_text())
+    assert about["counts"]["train"] == 3
+    assert about["note"].endswith("of which the first by sha256 of id: 3 of train")
+
+
+@pytest.mark.parametrize("part", [{"train": 0}, {"all": 5}])
+def test_parts_that_cannot_be_are_refused(part: dict[str, int]) -> None:
+    with pytest.raises(BadInput, match=r"prompts\.parts\.mp_20"):
+        PromptsConfig(parts={"mp_20": part})
 
 
 def test_second_run_computes_no_vector(data: Path, source: Path) -> None:

@@ -100,13 +100,14 @@ def write_texts(
     manifest = read_json(crystals / "manifest.json", cure="run the prepare stage again")
     properties, cifs = stated_by_rows(dataset, raw, manifest)
     ready = ready_texts(dataset)
+    part = settings.parts.get(dataset, {})
     rejected: list[tuple[str, Rejected]] = []
     counts: dict[str, int] = {}
     fallbacks: dict[str, Counter[str]] = {kind: Counter() for kind in settings.kinds}
     cut: Counter[str] = Counter()
     with fresh_directory(out) as folder:
         for split in SPLITS:
-            found = CrystalDataset.load(crystals, split).crystals
+            found = part_of(CrystalDataset.load(crystals, split), part.get(split))
             fields, bad = find_fields(found, properties, executor)
             rejected += [(split, one) for one in bad]
             kept = {one.id for one in fields}
@@ -145,10 +146,20 @@ def write_texts(
             "fallbacks": {kind: dict(found) for kind, found in fallbacks.items()},
         }
         content = {**manifest, "counts": counts, "rejected": dict(reasons), "prompts": about}
+        if part:
+            taken = ", ".join(f"{number} of {split}" for split, number in part.items())
+            content["note"] = f"{manifest['note']}, of which the first by sha256 of id: {taken}"
         (folder / "manifest.json").write_text(json.dumps(content, indent=2) + "\n")
     for kind, number in cut.items():
         total = sum(counts.values())
         print(f"{kind}: {number} of {total} prompts are over {encoder.max_tokens} tokens and cut")
+
+
+def part_of(dataset: CrystalDataset, most: int | None) -> list[Crystal]:
+    """Return the first crystals by the hash of their id, in the order of the data set."""
+    if most is None:
+        return dataset.crystals
+    return [dataset.crystals[row] for row in sorted(dataset.first_k_by_hash(most).tolist())]
 
 
 def stated_by_rows(
