@@ -35,12 +35,13 @@ exec "$@"
 """,
         "ray": """
 [ "$1" = health-check ] && exit 0
-echo "token ${#RAY_AUTH_TOKEN} $RAY_AUTH_MODE" >> "$LOG"
 trap 'echo "raylet ended" >> "$LOG"; exit 143' TERM
+echo "token ${#RAY_AUTH_TOKEN} $RAY_AUTH_MODE" >> "$LOG"
 while :; do sleep 0.05; done
 """,
         "python": f"""
 case "$2" in *secrets*) exec {shlex.quote(sys.executable)} "$@";; esac
+until [ "$(grep -c ^token "$LOG")" = 2 ]; do sleep 0.05; done
 echo "waits for $3 nodes" >> "$LOG"
 """,
         "orbitdiff": """
