@@ -2,7 +2,11 @@
 
 import json
 import math
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -67,3 +71,52 @@ def crystals() -> list[Crystal]:
 @pytest.fixture
 def prepared(tmp_path: Path) -> Path:
     return prepare(tmp_path / "data")
+
+
+@dataclass
+class Opened:
+    """What a browser found on a page."""
+
+    page: Any
+    errors: list[str]
+    outside: list[str]
+
+    def count(self, selector: str) -> int:
+        """Return the number of elements."""
+        return int(self.page.locator(selector).count())
+
+
+@pytest.fixture
+def open_page() -> Iterator[Callable[[Path], Opened]]:
+    """Open a file in a real browser; collect console errors and requests that leave the file."""
+    sync_api = pytest.importorskip("playwright.sync_api")
+    program = next(filter(None, map(shutil.which, ("chromium", "google-chrome", "chrome"))), None)
+    if program is None:
+        pytest.skip("no chromium on this machine (Debian: apt-get install chromium)")
+    with sync_api.sync_playwright() as playwright:
+        # 3-D without a graphics card; no sandbox, since root has none
+        browser = playwright.chromium.launch(
+            executable_path=program,
+            args=["--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--no-sandbox"],
+        )
+
+        def open_one(path: Path) -> Opened:
+            opened = Opened(browser.new_page(viewport={"width": 1280, "height": 900}), [], [])
+            own = path.absolute().as_uri()
+            page = opened.page
+            page.on("console", lambda m: opened.errors.append(m.text) if m.type == "error" else 0)
+            page.on("pageerror", lambda error: opened.errors.append(str(error)))
+            page.on(
+                "request",
+                lambda request: (
+                    0
+                    if request.url == own or request.url.startswith(("data:", "blob:"))
+                    else opened.outside.append(request.url)
+                ),
+            )
+            page.goto(own, wait_until="load")
+            page.wait_for_timeout(2000)
+            return opened
+
+        yield open_one
+        browser.close()

@@ -232,6 +232,18 @@ def built(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callab
     return build
 
 
+def write_report(data: Path, tmp_path: Path) -> None:
+    """Write the report of the runs of which there are results."""
+    params = PARAMS.select(
+        "text_crystals", "tiny", dataset="prototypes", estimator="plain_none", seed=0
+    )
+    inputs = {"data": data, "results": tmp_path / "results", "samples": tmp_path / "samples"}
+    for name in NAMES:
+        inputs[f"run:{name}"] = tmp_path / "results" / name
+        inputs[f"guidance:{name}"] = tmp_path / "curves" / f"{name}-guidance.json"
+    report.run(params, inputs, paths(tmp_path, "report"), executor=EXECUTOR, tracker=TRACKER)
+
+
 def test_from_training_to_the_report(
     built: Callable[[str], Any], data: Path, tmp_path: Path
 ) -> None:
@@ -260,14 +272,7 @@ def test_from_training_to_the_report(
     assert all((crystal.atom_types >= 1).all() for _, _, crystal in drawn)
     assert all((crystal.atom_types <= 100).all() for _, _, crystal in drawn)
 
-    params = PARAMS.select(
-        "text_crystals", "tiny", dataset="prototypes", estimator="plain_none", seed=0
-    )
-    inputs = {"data": data, "results": tmp_path / "results", "samples": tmp_path / "samples"}
-    for name in NAMES:
-        inputs[f"run:{name}"] = tmp_path / "results" / name
-        inputs[f"guidance:{name}"] = tmp_path / "curves" / f"{name}-guidance.json"
-    report.run(params, inputs, paths(tmp_path, "report"), executor=EXECUTOR, tracker=TRACKER)
+    write_report(data, tmp_path)
     text = (tmp_path / "report/table.md").read_text()
     assert "Structure prediction given the composition" in text
     assert "Generation given the text alone" in text
@@ -278,6 +283,46 @@ def test_from_training_to_the_report(
     page = (tmp_path / "pages/report.html").read_text()
     assert 'src="http' not in page
     assert "plotly" in (tmp_path / "pages/structures.html").read_text()
+
+
+@pytest.mark.slow
+def test_report_in_a_browser(
+    built: Callable[[str], Any], data: Path, tmp_path: Path, open_page: Callable[[Path], Any]
+) -> None:
+    for arm in ("plain_none", "exact_short"):
+        params = built(arm)
+    files = {**paths(tmp_path, params.run_name), "data": data}
+    guidance.run(params, files, files, executor=EXECUTOR, tracker=TRACKER)
+    write_report(data, tmp_path)
+    found = open_page(tmp_path / "pages/report.html")
+    assert (found.errors, found.outside) == ([], [])
+    assert found.count("table") == 2
+    assert "exact" in found.page.locator("table").first.inner_text()
+    # curves of guidance and training, and the grid of cells
+    drawn = found.page.evaluate("[...document.images].map(i => i.naturalWidth)")
+    assert len(drawn) == 3
+    assert min(drawn) > 300
+    # the turning cells: two linked scenes, drawn by WebGL
+    assert found.count(".js-plotly-plot .gl-container canvas") >= 1
+    scenes = "document.querySelector('.js-plotly-plot')._fullLayout"
+    assert found.page.evaluate(f"[{scenes}.scene, {scenes}.scene2].every(s => s._scene.glplot)")
+    alone = open_page(tmp_path / "pages/structures.html")
+    assert (alone.errors, alone.outside) == ([], [])
+    assert alone.count(".js-plotly-plot") == 1
+
+
+@pytest.mark.slow
+def test_the_browser_notices_what_is_wrong(
+    tmp_path: Path, open_page: Callable[[Path], Any]
+) -> None:
+    page = tmp_path / "wrong.html"
+    page.write_text(
+        "<script>console.error('said')</script><script>missing()</script>"
+        "<img src='http://localhost:59999/x.png'>"
+    )
+    found = open_page(page)
+    assert {"said", "missing is not defined"} <= set(found.errors)
+    assert found.outside == ["http://localhost:59999/x.png"]
 
 
 def test_strangers_among_samples_are_refused(
