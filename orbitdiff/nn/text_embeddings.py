@@ -1,7 +1,7 @@
 """Vectors of texts, each computed once and kept under the hash of what it depends on."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from hashlib import sha256
 from pathlib import Path
 from uuid import uuid4
@@ -26,7 +26,11 @@ def embedding_key(text: str, encoder: TextEncoder) -> str:
 
 
 def embed(
-    texts: Sequence[str], encoder: TextEncoder, *, cache: Path | None = None
+    texts: Sequence[str],
+    encoder: TextEncoder,
+    *,
+    cache: Path | None = None,
+    progress: Callable[[int], object] | None = None,
 ) -> Float[Tensor, "M D"]:
     """Return the vector of each text; only what the cache does not have is computed.
 
@@ -37,6 +41,8 @@ def embed(
     cache : Path, optional
         Folder of safetensors files, made where it does not exist. Files that are cut are passed
         over, so a killed run loses at most the texts of one file.
+    progress : callable, optional
+        Gets the number of different texts that have just got their vector.
 
     Returns
     -------
@@ -51,6 +57,8 @@ def embed(
     wanted = dict(zip(keys, texts, strict=True))
     known = {} if cache is None else read_vectors(cache, set(wanted), encoder.dim)
     missing = [key for key in wanted if key not in known]
+    if progress is not None:
+        progress(len(known))
     # like lengths together, so that little is padding
     missing.sort(key=lambda key: len(wanted[key]))
     for start in range(0, len(missing), SHARD):
@@ -59,6 +67,8 @@ def embed(
         known |= dict(zip(part, vectors, strict=True))
         if cache is not None:
             write_vectors(cache, part, vectors)
+        if progress is not None:
+            progress(len(part))
     if not keys:
         return torch.zeros(0, encoder.dim)
     return torch.stack([known[key] for key in keys])

@@ -124,7 +124,9 @@ def test_second_run_computes_nothing(tmp_path: Path) -> None:
     again = embed(texts, encoder, cache=tmp_path)
     assert len(encoder.seen) == len(set(texts))
     assert torch.equal(first, again)
-    embed([*texts, "new"], encoder, cache=tmp_path)
+    told: list[int] = []
+    embed([*texts, "new"], encoder, cache=tmp_path, progress=told.append)
+    assert told == [len(set(texts)), 1]
     assert encoder.seen[len(set(texts)) :] == ["new"]
     assert embed(["x"], encoder).tolist() == [[1.0, 1.0]]
 

@@ -95,6 +95,8 @@ def write_texts(
     BadInput
         Missing or damaged files, full disk.
     """
+    from tqdm import tqdm
+
     from orbitdiff.data.store import fresh_directory, write_shards
 
     manifest = read_json(crystals / "manifest.json", cure="run the prepare stage again")
@@ -122,8 +124,10 @@ def write_texts(
             }  # fmt: skip
             for kind, built in prompts.items():
                 texts = [one.text for one in built]
-                print(f"{split}: vectors of {len(texts)} {kind} prompts", flush=True)
-                write_embeddings(embed(texts, encoder, cache=vector_cache), folder, kind, split)
+                what = f"{split}: vectors of {kind} prompts"
+                with tqdm(total=len(set(texts)), desc=what) as bar:
+                    vectors = embed(texts, encoder, cache=vector_cache, progress=bar.update)
+                write_embeddings(vectors, folder, kind, split)
                 fallbacks[kind] += Counter(one.fallback for one in built if one.fallback)
                 cut[kind] += sum(encoder.cut(text)[0] > encoder.max_tokens for text in texts)
             write_prompts(PromptRows(fields, prompts), folder, split)
