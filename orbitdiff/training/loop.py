@@ -19,6 +19,7 @@ from orbitdiff.objective import Loss
 from orbitdiff.seeding import epoch_order, stream
 from orbitdiff.training import checkpoint as store
 from orbitdiff.training.ema import moving_average
+from orbitdiff.training.frozen import freeze
 from orbitdiff.training.history import History
 from orbitdiff.training.memory import memory_named
 from orbitdiff.training.worker import Worker
@@ -54,6 +55,8 @@ class TrainConfig:
         float32, or bfloat16 for autocast on a GPU.
     compile : bool
         torch.compile the network.
+    frozen : tuple of str
+        Parts of the network that stay as they start, by their names in it.
     """
 
     __pydantic_config__ = {"extra": "forbid"}
@@ -73,6 +76,7 @@ class TrainConfig:
     num_workers: int = 2
     precision: str = "float32"
     compile: bool = False
+    frozen: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "checkpoint_every", "validate_every", "log_every"):
@@ -248,7 +252,7 @@ def train(
     if start_weights is not None:
         network.load_state_dict({name: value.float() for name, value in start_weights.items()})
     ema = moving_average(network, config.ema_decay)
-    optimiser = torch.optim.Adam(network.parameters(), lr=config.learning_rate)
+    optimiser = torch.optim.Adam(freeze(network, config.frozen), lr=config.learning_rate)
     start = 0
     with worker.restore() as folder:
         if folder is not None:

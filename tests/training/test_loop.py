@@ -117,9 +117,11 @@ def test_snapshots_hold_the_averaged_weights_of_their_step(tmp_path):
 
 
 def test_training_reduces_the_loss(tmp_path):
-    _, text = go(tmp_path, Tiny(), "run")
+    config = replace(CONFIG, steps=100, learning_rate=0.1, warmup=1)
+    _, text = go(tmp_path, Tiny(), "run", config=config)
     losses = [r["loss"] for r in without_times(text) if r["kind"] == "train"]
-    assert len(losses) == CONFIG.steps
+    assert len(losses) == config.steps
+    assert sum(losses[-20:]) < 0.5 * sum(losses[:20])
 
 
 def test_non_finite_loss_names_samples_and_keeps_the_checkpoint(tmp_path):
@@ -164,6 +166,24 @@ def test_a_start_replaces_the_weights_of_the_seed(tmp_path):
     started, _ = go(tmp_path, Tiny(), "two", config=config, start_weights=one["weights"])
     for name, value in one["weights"].items():
         torch.testing.assert_close(started["weights"][name], value)
+
+
+def test_a_frozen_part_stays_as_it_starts_and_the_rest_learns(tmp_path):
+    start, _ = go(tmp_path, Tiny(), "start")
+    config = replace(CONFIG, learning_rate=0.1, warmup=1, frozen=("linear.bias",))
+    with pytest.raises(KeyboardInterrupt):
+        go(tmp_path, Tiny(stop_at=13), "cut", config=config, start_weights=start["weights"])
+    tuned, _ = go(tmp_path, Tiny(), "cut", config=config, start_weights=start["weights"])
+    assert torch.equal(tuned["weights"]["linear.bias"], start["weights"]["linear.bias"])
+    assert not torch.equal(tuned["weights"]["linear.weight"], start["weights"]["linear.weight"])
+
+
+@pytest.mark.parametrize(
+    ("frozen", "why"), [("linear", "something to train"), ("lin", r"\['linear'\]\), got 'lin'")]
+)
+def test_frozen_parts_that_cannot_be_are_refused(tmp_path, frozen, why):
+    with pytest.raises(BadInput, match=why):
+        go(tmp_path, Tiny(), "bad", config=replace(CONFIG, frozen=(frozen,)))
 
 
 @pytest.mark.parametrize(
