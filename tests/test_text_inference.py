@@ -11,8 +11,9 @@ pytest.importorskip("pymatgen")
 
 from orbitdiff.data.prompts import framed
 from orbitdiff.errors import BadInput, CheckpointError
+from orbitdiff.inference.text_crystal_model import TextCrystalModel
 from orbitdiff.inference.text_crystals import (
-    TextCrystalModel,
+    RewordedWarning,
     TextCutWarning,
     generate_text_crystals,
 )
@@ -24,7 +25,8 @@ from orbitdiff.tasks.text_crystals import TextArm, TextModelConfig, build_text_n
 from orbitdiff.training import checkpoint as store
 
 CUBIC = "The chemical formula is BaTiO3. The crystal system is cubic."
-OTHER = "the system is the cubic of the cubic"
+OTHER = "The crystal system is the cubic of the cubic."
+THIRD = "The crystal system is cubic."
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +94,11 @@ def test_formula_given_or_stated(predicting: Path) -> None:
         generate_text_crystals(OTHER, 1, checkpoint=predicting)
 
 
+def test_a_network_that_draws_types_takes_the_stated_formula_too(drawing: Path) -> None:
+    found = generate_text_crystals("cubic Na2O4", 1, checkpoint=drawing)
+    assert found[0].composition.formula == "Na2 O4"
+
+
 def test_structure_k_depends_on_seed_k_and_text_alone(drawing: Path) -> None:
     many = generate_text_crystals(OTHER, 6, seed=3, checkpoint=drawing)
     few = generate_text_crystals(OTHER, 2, seed=3, checkpoint=drawing)
@@ -112,22 +119,43 @@ def test_guidance_zero_ignores_the_text_and_others_do_not(predicting: Path) -> N
             prompt, 1, formula="NaCl", guidance=weight, checkpoint=predicting
         ))  # fmt: skip
 
-    assert torch.equal(draw(OTHER, 0.0), draw("the cubic", 0.0))
-    assert not torch.allclose(draw(OTHER, 1.0), draw("the cubic", 1.0))
+    assert torch.equal(draw(OTHER, 0.0), draw(THIRD, 0.0))
+    assert not torch.allclose(draw(OTHER, 1.0), draw(THIRD, 1.0))
     assert torch.equal(draw(OTHER, None), draw(OTHER, 1.0))
     assert not torch.allclose(draw(OTHER, 3.0), draw(OTHER, 1.0))
 
 
 def test_a_short_prompt_may_come_without_its_frame(predicting: Path) -> None:
-    whole = framed("the cubic system")
+    whole = framed("The crystal system is cubic")
     assert whole.startswith("Below is a description")
-    assert whole.endswith("the cubic system. Generate the material:")
+    assert whole.endswith("The crystal system is cubic. Generate the material:")
     assert framed(whole) == whole
 
     def draw(prompt: str) -> torch.Tensor:
         return lattices(generate_text_crystals(prompt, 1, formula="NaCl", checkpoint=predicting))
 
-    assert torch.equal(draw("the cubic system"), draw(whole))
+    assert torch.equal(draw(THIRD), draw(whole))
+
+
+def test_free_words_are_read_as_a_prompt(predicting: Path, drawing: Path) -> None:
+    def draw(prompt: str) -> torch.Tensor:
+        return lattices(generate_text_crystals(prompt, 1, formula="NaCl", checkpoint=predicting))
+
+    with pytest.warns(RewordedWarning, match=r"read as 'The crystal system is cubic\.'"):
+        found = draw("something cubic")
+    assert torch.equal(found, draw(THIRD))
+    with pytest.warns(RewordedWarning, match="as they are"):
+        draw("something stable")
+    with pytest.warns(RewordedWarning, match="The elements are Na, Cl, O"):
+        drawn = generate_text_crystals("salt of Na, Cl and O", 30, steps=2, checkpoint=drawing)
+    assert {str(symbol) for one in drawn for symbol in one.species} == {"Na", "Cl", "O"}
+
+
+def test_a_long_prompt_is_read_as_it_is(encoder: Path, tmp_path: Path) -> None:
+    model = make_model(tmp_path / "long", encoder, text="long")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        generate_text_crystals("the cubic system", 1, formula="NaCl", checkpoint=model)
 
 
 def test_a_network_that_draws_types_also_takes_a_formula(drawing: Path) -> None:
@@ -150,6 +178,7 @@ def test_sizes_are_those_of_the_training_set(drawing: Path) -> None:
         ("The chemical formula is XxO2.", {}, "Xx"),
         ("The elements are Ba, Ti, Qq.", {}, "Qq"),
         (CUBIC, {"formula": "UO2"}, "up to number 60, got 92"),
+        ("cubic crystals of U and O", {}, "up to number 60, got 92"),
         (CUBIC, {"guidance": -1.0}, "guidance weight"),
     ],
 )
@@ -162,8 +191,8 @@ def test_bad_input_is_named(predicting: Path, prompt: str, settings: dict, messa
 def test_what_is_over_the_token_limit_is_said(predicting: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        generate_text_crystals("the cubic system", 1, formula="NaCl", checkpoint=predicting)
-    long = "the cubic system " * 12 + "is the system of the cubic"
+        generate_text_crystals(THIRD, 1, formula="NaCl", checkpoint=predicting)
+    long = "The crystal system is " + "the cubic " * 16 + "is the system of the cubic"
     with pytest.warns(
         TextCutWarning, match=r"has 58 tokens.*reads 48: cut off from 'the system of the cubic\. G"
     ):
@@ -199,7 +228,7 @@ def test_command_writes_cifs_and_warns_of_what_is_cut(predicting: Path, tmp_path
     from pymatgen.core import Structure
 
     common = ["--checkpoint", str(predicting), "-o", str(tmp_path / "out"), "-n", "2"]
-    done = run_command(["--prompt", "the cubic " * 20, "--formula", "NaCl", *common])
+    done = run_command(["--prompt", THIRD + " the cubic" * 20, "--formula", "NaCl", *common])
     assert done.exit_code == 0, done.output
     assert "reads 48: cut off from" in done.output
     files = sorted((tmp_path / "out").iterdir())

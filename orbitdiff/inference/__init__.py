@@ -8,7 +8,8 @@ from orbitdiff.inference.crystals import (
     parse_formula,
 )
 from orbitdiff.inference.demo import demo_checkpoint
-from orbitdiff.inference.text_crystals import TextCrystalModel, generate_text_crystals
+from orbitdiff.inference.text_crystal_model import TextCrystalModel
+from orbitdiff.inference.text_crystals import generate_text_crystals
 
 __all__ = [
     "BackboneModel",

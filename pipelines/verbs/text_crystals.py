@@ -43,11 +43,18 @@ def write_text_crystals(
     """
     from tqdm import tqdm
 
-    from orbitdiff.inference.text_crystals import TextCutWarning, generate_text_crystals
+    from orbitdiff.inference.text_crystals import (
+        RewordedWarning,
+        TextCutWarning,
+        generate_text_crystals,
+    )
+
+    told = (TextCutWarning, RewordedWarning)
 
     folder = choose(checkpoint, "text_crystals").folder
     with tqdm(desc="steps", leave=False) as bar, warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", TextCutWarning)
+        for category in told:
+            warnings.simplefilter("always", category)
 
         def show(step: int, total: int, state: object) -> None:
             bar.total = total
@@ -58,8 +65,8 @@ def write_text_crystals(
             steps=steps, callback=show,
         )  # fmt: skip
     for warning in caught:
-        if issubclass(warning.category, TextCutWarning):
-            typer.echo(f"warning: {warning.message}", err=True)
+        if issubclass(warning.category, told):
+            typer.echo(f"note: {warning.message}", err=True)
     out.mkdir(parents=True, exist_ok=True)
     for index, structure in enumerate(structures):
         name = formula or structure.composition.formula.replace(" ", "")

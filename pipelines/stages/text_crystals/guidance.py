@@ -8,7 +8,7 @@ from typing import Any
 from orbitdiff.data.crystals import CrystalDataset
 from orbitdiff.data.text_crystals import NONE, load_text_crystals, read_prompts
 from orbitdiff.errors import BadInput
-from orbitdiff.inference.text_crystals import TextCrystalModel
+from orbitdiff.inference.text_crystal_model import TextCrystalModel
 from orbitdiff.metrics.crystals import Tolerances, compare_crystals, valid_crystal
 from pipelines.stages.base import Executor, Tracker
 from pipelines.stages.provenance import recorded

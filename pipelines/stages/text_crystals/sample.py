@@ -11,7 +11,7 @@ import torch
 from orbitdiff.data.crystals import Crystal, CrystalDataset
 from orbitdiff.data.text_crystals import NONE, load_text_crystals, shuffled_texts
 from orbitdiff.export import write_cifs, write_samples
-from orbitdiff.inference.text_crystals import TextCrystalModel
+from orbitdiff.inference.text_crystal_model import TextCrystalModel
 from orbitdiff.samplers.config import SamplerConfig, build_sampler
 from pipelines.stages.base import Executor, Tracker
 from pipelines.stages.crystals.sample import sample_test
