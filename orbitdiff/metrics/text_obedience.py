@@ -1,7 +1,13 @@
-"""Does a crystal obey its text: formula, elements, crystal system, space group, shape of cell."""
+"""Does a crystal obey its text: formula, elements, crystal system, space group, shape of cell.
+
+A drawn crystal has no exact symmetry: its group is searched at 0.2 angstrom and 5 degrees. At this
+tolerance a real crystal, too, may have a higher group than the one that its text states (found at
+0.01): half of the perovskites do. So both are searched alike, and the crystal that a text was
+written of obeys it.
+"""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +18,7 @@ from orbitdiff.metrics.base import Map, MetricResult, time_limit
 if TYPE_CHECKING:
     from pymatgen.core import Structure
 
-__all__ = ["ANGLE_TOLERANCE", "SYMPREC", "Asked", "Obeyed", "obedience", "obeyed"]
+__all__ = ["ANGLE_TOLERANCE", "SYMPREC", "Asked", "Obeyed", "obedience", "obeyed", "wanted_of"]
 
 SYMPREC = 0.2
 """Angstrom; tolerance of the symmetry search in drawn crystals, the texts' own is 0.01."""
@@ -25,8 +31,20 @@ CHUNK = 32
 FIELDS = ("formula", "elements", "crystal_system", "spacegroup")
 FIGURES = (*FIELDS, "cell_system")
 
-LATTICES = {"trigonal": ("trigonal", "hexagonal")}
-"""Systems of the bare cell that a crystal system may have, where that is more than its own."""
+CELLS = {
+    "triclinic": (
+        "triclinic", "monoclinic", "orthorhombic", "tetragonal", "trigonal", "hexagonal", "cubic",
+    ),
+    "monoclinic": (
+        "monoclinic", "orthorhombic", "tetragonal", "trigonal", "hexagonal", "cubic",
+    ),
+    "orthorhombic": ("orthorhombic", "tetragonal", "hexagonal", "cubic"),
+    "tetragonal": ("tetragonal", "cubic"),
+    "trigonal": ("trigonal", "hexagonal", "cubic"),
+    "hexagonal": ("hexagonal",),
+    "cubic": ("cubic",),
+}  # fmt: skip
+"""Systems of bare cells in which a crystal of a system can be: those with its rotations, or more."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +58,7 @@ class Asked:
         Number of the sample.
     crystal : Crystal
     fields : PromptFields
+        From `wanted_of`.
     """
 
     id: str
@@ -58,7 +77,7 @@ class Obeyed:
     k : int
     formula, elements, crystal_system, spacegroup : bool
     cell_system : bool
-        The cell alone, its atoms left out, has the symmetry of the stated system.
+        The cell alone, its atoms left out, has at least the symmetry of the stated system.
     found_spacegroup : int
         0 where none was found.
     """
@@ -71,6 +90,19 @@ class Obeyed:
     spacegroup: bool
     cell_system: bool
     found_spacegroup: int
+
+
+def wanted_of(fields: PromptFields, crystal: Crystal) -> PromptFields:
+    """Return the fields of a text, its symmetry found at the tolerance of drawn crystals.
+
+    Parameters
+    ----------
+    fields : PromptFields
+    crystal : Crystal
+        The one that the text was written of.
+    """
+    number, system = symmetry_of(to_structure(crystal))
+    return replace(fields, spacegroup=number, crystal_system=system)
 
 
 def obeyed(asked: Asked) -> Obeyed:
@@ -89,7 +121,6 @@ def obeyed(asked: Asked) -> Obeyed:
     composition = structure.composition
     number, system = symmetry_of(structure)
     _, cell = symmetry_of(Structure(structure.lattice, ["H"], [[0.0, 0.0, 0.0]]))
-    allowed = LATTICES.get(fields.crystal_system, (fields.crystal_system,))
     return Obeyed(
         asked.id,
         asked.k,
@@ -97,7 +128,7 @@ def obeyed(asked: Asked) -> Obeyed:
         {element.symbol for element in composition.elements} == set(fields.elements),
         system == fields.crystal_system,
         number == fields.spacegroup,
-        cell in allowed,
+        cell in CELLS.get(fields.crystal_system, ()),
         number,
     )
 

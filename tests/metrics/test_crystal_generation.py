@@ -6,11 +6,11 @@ import pytest
 pytest.importorskip("pymatgen")
 
 from orbitdiff.data.crystals import Crystal
-from orbitdiff.data.prompts import PromptFields
+from orbitdiff.data.prompts import PromptFields, prompt_fields
 from orbitdiff.metrics import crystal_coverage as cov
 from orbitdiff.metrics.crystal_generation import Sample, judge_generation
 from orbitdiff.metrics.crystals import Tolerances
-from orbitdiff.metrics.text_obedience import Asked, obedience, obeyed
+from orbitdiff.metrics.text_obedience import Asked, obedience, obeyed, wanted_of
 
 
 def parallel(function, items, *, description):
@@ -51,6 +51,54 @@ def test_obedience_of_known_structures() -> None:
     assert (salt.formula, salt.elements, salt.crystal_system, salt.spacegroup) == (
         False, False, True, True,
     )  # fmt: skip
+
+
+def test_a_crystal_obeys_the_text_that_was_written_of_it() -> None:
+    # cubic at 0.2 angstrom, orthorhombic at the 0.01 of its text
+    moved = perovskite("p")
+    moved.frac[1] += [0.01, 0.005, 0.02]
+    text = prompt_fields(moved, {})
+    assert (text.crystal_system, text.spacegroup) == ("triclinic", 1)
+    wanted = wanted_of(text, moved)
+    assert (wanted.crystal_system, wanted.spacegroup) == ("cubic", 221)
+    found = obeyed(Asked("p", 0, moved, wanted))
+    assert all((found.formula, found.elements, found.crystal_system, found.spacegroup))
+    assert found.cell_system
+
+
+@pytest.mark.parametrize(
+    ("edges", "angles", "system"),
+    [
+        ((4, 4, 4), (90, 90, 90), "cubic"),
+        ((4, 4, 5), (90, 90, 90), "tetragonal"),
+        ((4, 5, 6), (90, 90, 90), "orthorhombic"),
+        ((4, 5, 6), (90, 105, 90), "monoclinic"),
+        ((4, 5, 6), (80, 105, 95), "triclinic"),
+        ((4, 4, 6), (90, 90, 120), "hexagonal"),
+        ((4, 4, 4), (75, 75, 75), "trigonal"),
+    ],
+)
+def test_a_cell_holds_the_systems_whose_rotations_it_has(
+    edges: tuple[float, ...], angles: tuple[float, ...], system: str
+) -> None:
+    from pymatgen.core import Lattice
+
+    order = {"triclinic": 1, "monoclinic": 2, "orthorhombic": 4, "tetragonal": 8, "trigonal": 6,
+             "hexagonal": 12, "cubic": 24}  # fmt: skip
+    holds = {
+        "cubic": set(order) - {"hexagonal"}, "hexagonal": set(order) - {"tetragonal", "cubic"},
+        "tetragonal": {"triclinic", "monoclinic", "orthorhombic", "tetragonal"},
+        "trigonal": {"triclinic", "monoclinic", "trigonal"},
+        "orthorhombic": {"triclinic", "monoclinic", "orthorhombic"},
+        "monoclinic": {"triclinic", "monoclinic"}, "triclinic": {"triclinic"},
+    }[system]  # fmt: skip
+    # the rotations of a subgroup divide those of the group
+    assert all(order[system] % order[part] == 0 for part in holds)
+    lattice = Lattice.from_parameters(*edges, *angles).matrix
+    atom = Crystal("p", np.array([1]), np.zeros((1, 3)), lattice)
+    for asked in order:
+        fields = PromptFields("p", "H2", ("H",), 1, asked, {})
+        assert obeyed(Asked("p", 0, atom, fields)).cell_system == (asked in holds), asked
 
 
 def test_obedience_ignores_the_cell_but_not_the_formula() -> None:

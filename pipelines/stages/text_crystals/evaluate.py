@@ -4,7 +4,7 @@ import csv
 import io
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from orbitdiff.metrics.base import MetricResult
 from orbitdiff.metrics.crystal_coverage import CUTOFFS, DEFAULT_CUTOFFS
 from orbitdiff.metrics.crystal_generation import Sample, judge_generation
 from orbitdiff.metrics.crystals import Pair, Tolerances, compare_crystals
-from orbitdiff.metrics.text_obedience import Asked, obedience
+from orbitdiff.metrics.text_obedience import Asked, obedience, wanted_of
 from orbitdiff.tasks.text_crystals import DENOISED
 from pipelines.stages.base import Executor, Tracker
 from pipelines.stages.provenance import recorded
@@ -52,7 +52,7 @@ def run(
     """
     test = CrystalDataset.load(inputs["data"], "test")
     references = dict(zip(test.ids, test.crystals, strict=True))
-    wanted = {one.id: one for one in read_prompts(inputs["data"], "test").fields}
+    stated = read_prompts(inputs["data"], "test").fields
     samples = read_samples(inputs["samples"] / "samples.parquet")
     strangers = sorted({name for name, _, _ in samples} - set(references))
     if not samples or strangers:
@@ -74,6 +74,7 @@ def run(
     else:
         judged = compare_crystals(pairs(samples, references, tolerances), parallel=executor.map)
     metrics = dict(judged.summary)
+    wanted = wanted_by(stated, references, {name for name, _, _ in samples})
     texts = judge_text(samples, wanted, executor=executor)
     metrics["text"] = texts.summary
     other = inputs["samples"] / SHUFFLED
@@ -117,6 +118,13 @@ def pairs(
 ) -> list[Pair]:
     """Put each sample beside the crystal whose prompt it was drawn for."""
     return [Pair(name, k, crystal, references[name], tolerances) for name, k, crystal in samples]
+
+
+def wanted_by(
+    fields: Sequence[PromptFields], references: Mapping[str, Crystal], ids: Set[str]
+) -> dict[str, PromptFields]:
+    """Return what the texts of these crystals ask for, by id."""
+    return {one.id: wanted_of(one, references[one.id]) for one in fields if one.id in ids}
 
 
 def judge_text(

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from orbitdiff.data.crystals import CrystalDataset
+from orbitdiff.data.prompts import PromptFields
 from orbitdiff.data.text_crystals import NONE, load_text_crystals, read_prompts
 from orbitdiff.errors import BadInput
 from orbitdiff.inference.text_crystal_model import TextCrystalModel
@@ -13,7 +14,7 @@ from orbitdiff.metrics.crystals import Tolerances, compare_crystals, valid_cryst
 from pipelines.stages.base import Executor, Tracker
 from pipelines.stages.provenance import recorded
 from pipelines.stages.results import write_points
-from pipelines.stages.text_crystals.evaluate import judge_text, pairs
+from pipelines.stages.text_crystals.evaluate import judge_text, pairs, wanted_by
 from pipelines.stages.text_crystals.sample import draw_test
 
 __all__ = ["run"]
@@ -52,7 +53,8 @@ def run(
     dataset = load_text_crystals(inputs["data"], "test", model.text)
     truth = CrystalDataset.load(inputs["data"], "test")
     references = dict(zip(truth.ids, truth.crystals, strict=True))
-    wanted = {one.id: one for one in read_prompts(inputs["data"], "test").fields}
+    stated = read_prompts(inputs["data"], "test").fields
+    wanted: dict[str, PromptFields] = {}
     settings, curves = params.settings.sample, params.settings.curves
     tolerances = Tolerances(**asdict(params.settings.evaluate))
     points = []
@@ -62,6 +64,7 @@ def run(
             batch_size=settings.batch_size, sampler=settings.sampler_of(params.arm),
             guidance=weight, seed=params.seed, progress=False,
         )  # fmt: skip
+        wanted = wanted or wanted_by(stated, references, {name for name, _, _ in drawn})
         point: dict[str, Any] = {"guidance": weight}
         point["text"] = judge_text(drawn, wanted, executor=executor).summary
         if model.draws_types:

@@ -238,10 +238,10 @@ def describe(
         "are standardised by the training texts, "
         f"{params.settings.model.text.dropout:.0%} of texts left out in training",
         *samplers_of(runs),
-        "obeyed: a drawn crystal has what its text's crystal has; symmetry by pymatgen's "
+        "obeyed: a drawn crystal has what its text's crystal has; symmetry of both by pymatgen's "
         f"SpacegroupAnalyzer at {text['symprec']:g} angstrom and {text['angle_tolerance']:g} "
-        "degrees; cell: the bare cell has the symmetry of that system. Rows without text show how "
-        "often that happens by itself",
+        "degrees (texts state it at 0.01 angstrom); cell: the bare cell has at least the symmetry "
+        "of that system. Rows without text show how often that happens by itself",
         "shuffled: each crystal was drawn with the text of the next test crystal by hash, and "
         "measured against its own",
         "mean ± standard deviation over seeds; paired differences to plain of the same text and "
