@@ -44,7 +44,7 @@ CELLS = {
     "hexagonal": ("hexagonal",),
     "cubic": ("cubic",),
 }  # fmt: skip
-"""Systems of bare cells in which a crystal of a system can be: those with its rotations, or more."""
+"""Systems of bare cells in which a crystal of a system can be: with its rotations, or more."""
 
 
 @dataclass(frozen=True)
