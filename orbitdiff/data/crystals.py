@@ -1,7 +1,6 @@
 """Prepared crystals in memory: fast batches, fixed subsets."""
 
 from collections.abc import Mapping, Sequence
-from hashlib import sha256
 from pathlib import Path
 from typing import Any, final
 
@@ -10,6 +9,7 @@ import torch
 
 from orbitdiff.batch import Batch, pad
 from orbitdiff.data.cif import Crystal, Rejected, parse_crystal, reduce_structure, to_structure
+from orbitdiff.data.splits import first_by_hash
 from orbitdiff.errors import BadInput
 from orbitdiff.typing import Int, Tensor
 
@@ -161,7 +161,4 @@ class CrystalDataset:
 
     def first_k_by_hash(self, k: int) -> Int[Tensor, " K"]:
         """Rows of the first k crystals by sha256 of their id (all where k is larger)."""
-        if k < 1:
-            raise BadInput(f"expected k of at least 1, got {k}")
-        order = sorted(range(len(self)), key=lambda row: sha256(self.ids[row].encode()).digest())
-        return torch.tensor(order[:k], dtype=torch.long)
+        return first_by_hash(self.ids, k)

@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from hashlib import sha256
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, final
@@ -13,7 +12,7 @@ import torch
 from orbitdiff.batch import Batch, pad
 from orbitdiff.data.protein_chain import Backbone, BackboneLimits, check_backbone
 from orbitdiff.data.rejected import Rejected
-from orbitdiff.data.splits import hash_split
+from orbitdiff.data.splits import first_by_hash, hash_split
 from orbitdiff.errors import BadInput
 from orbitdiff.typing import Int, Tensor
 
@@ -226,7 +225,4 @@ class ProteinDataset:
 
     def first_k_by_hash(self, k: int) -> Int[Tensor, " K"]:
         """Rows of the first k chains by sha256 of their id (all where k is larger)."""
-        if k < 1:
-            raise BadInput(f"expected k of at least 1, got {k}")
-        order = sorted(range(len(self)), key=lambda row: sha256(self.ids[row].encode()).digest())
-        return torch.tensor(order[:k], dtype=torch.long)
+        return first_by_hash(self.ids, k)

@@ -1,11 +1,15 @@
 """Which rows of which raw file belong to which split."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 
-from orbitdiff.errors import BadInput
+import torch
 
-__all__ = ["NOTE", "RULES", "SPLITS", "Part", "SplitRule", "hash_split"]
+from orbitdiff.errors import BadInput
+from orbitdiff.typing import Int, Tensor
+
+__all__ = ["NOTE", "RULES", "SPLITS", "Part", "SplitRule", "first_by_hash", "hash_split"]
 
 SPLITS = ("train", "val", "test")
 NOTE = "reduced training set"
@@ -83,3 +87,22 @@ def hash_split(key: str, *, seed: int = 0) -> str:
     text = key if seed == 0 else f"{seed}/{key}"
     share = int.from_bytes(sha256(text.encode()).digest()[:8], "big") / 2**64
     return "train" if share < 0.8 else "val" if share < 0.9 else "test"
+
+
+def first_by_hash(ids: Sequence[str], k: int) -> Int[Tensor, " K"]:
+    """Rows of the first k samples by sha256 of their id (all where k is larger).
+
+    Parameters
+    ----------
+    ids : sequence of str
+    k : int
+
+    Raises
+    ------
+    BadInput
+        k below 1.
+    """
+    if k < 1:
+        raise BadInput(f"expected k of at least 1, got {k}")
+    order = sorted(range(len(ids)), key=lambda row: sha256(ids[row].encode()).digest())
+    return torch.tensor(order[:k], dtype=torch.long)

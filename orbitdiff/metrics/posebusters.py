@@ -9,7 +9,6 @@ import logging
 from collections import Counter
 from collections.abc import Sequence
 from functools import cache
-from hashlib import sha256
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from orbitdiff.errors import BadInput, MissingExtra
@@ -18,7 +17,7 @@ from orbitdiff.metrics.base import Map
 if TYPE_CHECKING:
     from rdkit.Chem import Mol
 
-__all__ = ["Checks", "Validity", "check_conformer", "hash_sample", "validity"]
+__all__ = ["Checks", "Validity", "check_conformer", "validity"]
 
 
 class Validity(NamedTuple):
@@ -46,20 +45,6 @@ class Checks(NamedTuple):
 
     failed: tuple[str, ...]
     not_made: tuple[str, ...]
-
-
-def hash_sample(names: Sequence[str], num: int) -> list[int]:
-    """Positions of a fixed sample, the names with the smallest sha256, in order.
-
-    Parameters
-    ----------
-    names : sequence of str
-        Different ones.
-    num : int
-        All where there are fewer.
-    """
-    ranked = sorted(range(len(names)), key=lambda row: sha256(names[row].encode()).digest())
-    return sorted(ranked[:num])
 
 
 def check_conformer(molecule: "Mol") -> Checks:

@@ -11,6 +11,7 @@ from typing import Any
 from orbitdiff.data.conformer_rows import atom_order, parsed_smiles
 from orbitdiff.data.ensembles import EnsembleFile, read_ensembles, to_molecule, with_coords
 from orbitdiff.data.molecules import Ensemble
+from orbitdiff.data.splits import first_by_hash
 from orbitdiff.errors import BadInput
 from orbitdiff.export import write_atomically
 from orbitdiff.metrics.base import MetricResult
@@ -21,7 +22,7 @@ from orbitdiff.metrics.conformers import (
     compare_conformers,
     score_row,
 )
-from orbitdiff.metrics.posebusters import hash_sample, validity
+from orbitdiff.metrics.posebusters import validity
 from pipelines.stages.base import Executor
 
 __all__ = ["add_validity", "evaluate_files", "molecule_pair", "write_results"]
@@ -147,7 +148,7 @@ def add_validity(
     """
     places = [(row, k) for row, one in enumerate(ensembles) for k in range(len(one.coords))]
     names = [f"{ensembles[row].smiles} {k}" for row, k in places]
-    chosen = [places[place] for place in hash_sample(names, num)]
+    chosen = [places[place] for place in sorted(first_by_hash(names, num).tolist())]
     molecules = [
         to_molecule(with_coords(ensembles[row], ensembles[row].coords[k : k + 1]))
         for row, k in chosen
