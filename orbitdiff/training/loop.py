@@ -22,6 +22,7 @@ from orbitdiff.training.ema import moving_average
 from orbitdiff.training.frozen import freeze
 from orbitdiff.training.history import History
 from orbitdiff.training.memory import memory_named
+from orbitdiff.training.micro_batches import MicroBatches
 from orbitdiff.training.worker import Worker
 from orbitdiff.typing import Tensor
 
@@ -46,6 +47,10 @@ class TrainConfig:
         Intervals in steps.
     snapshot_every : int
         Steps between the averaged weights that are kept for curves over training, 0 for none.
+    micro_batches : int
+        Parts in which each worker's share of a batch goes through the network: the same draws and
+        gradient for less memory, since only one part's activations are kept; forward passes are
+        computed twice. 1 takes all at once.
     bucket : int
         Batches of samples of like size are cut from this many batches at a time, so that little
         is padding; 0 takes samples as the shuffle gives them.
@@ -72,6 +77,7 @@ class TrainConfig:
     validate_every: int = 500
     log_every: int = 50
     snapshot_every: int = 0
+    micro_batches: int = 1
     bucket: int = 0
     num_workers: int = 2
     precision: str = "float32"
@@ -94,6 +100,12 @@ class TrainConfig:
             raise BadInput(
                 f"train.num_workers must be 1 to batch_size ({self.batch_size}), "
                 f"got {self.num_workers}"
+            )
+        most = self.batch_size // self.num_workers
+        if not 1 <= self.micro_batches <= most:
+            raise BadInput(
+                f"train.micro_batches must be 1 to {most}, the samples of a worker, "
+                f"got {self.micro_batches}"
             )
 
 
@@ -263,7 +275,8 @@ def train(
             start = state["step"]
     if worker.rank == 0:
         history.rewind(start)
-    model = worker.wrap(network)
+    micro = config.micro_batches
+    model = worker.wrap(network if micro == 1 else MicroBatches(network, micro))
     if config.compile:
         model = torch.compile(model)  # type: ignore[assignment]
     rows = rows_of_worker(
@@ -285,7 +298,7 @@ def train(
         t = task.objective.draw_times(len(batch), generator=generator, device=device)
         for group in optimiser.param_groups:
             group["lr"] = learning_rate(config, step)
-        with memory_named(batch, step=step, num_workers=worker.world_size):
+        with memory_named(batch, step=step, num_workers=worker.world_size, micro_batches=micro):
             with torch.autocast(device.type, torch.bfloat16, enabled=half):
                 loss = task.objective(model, batch, t, generator=generator)
             norm = optimiser_step(

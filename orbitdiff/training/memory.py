@@ -14,7 +14,9 @@ SAID = ("can't allocate memory", "not enough memory", "out of memory", "cannot a
 
 
 @contextmanager
-def memory_named(batch: Batch, *, step: int, num_workers: int) -> Iterator[None]:
+def memory_named(
+    batch: Batch, *, step: int, num_workers: int, micro_batches: int = 1
+) -> Iterator[None]:
     """Turn the allocator's error into one that names the step, its samples and a cure.
 
     Parameters
@@ -24,6 +26,8 @@ def memory_named(batch: Batch, *, step: int, num_workers: int) -> Iterator[None]
     step : int
     num_workers : int
         Processes that share a step.
+    micro_batches : int
+        Parts in which the batch goes through the network.
 
     Raises
     ------
@@ -37,12 +41,18 @@ def memory_named(batch: Batch, *, step: int, num_workers: int) -> Iterator[None]
         sizes = batch.mask.sum(1)
         largest = sizes.argsort(descending=True)[:5]
         size = len(batch) * num_workers
+        parts = min(2 * micro_batches, len(batch))
+        more = (
+            f"the same batch in more parts, --set train.micro_batches={parts}, "
+            if parts > micro_batches
+            else ""
+        )
         raise OutOfMemory(
             f"out of memory at step {step} with {len(batch)} samples of up to "
             f"{int(sizes.max())} points on this worker (largest: samples = "
-            f"{batch.ids[largest].tolist()}); the last checkpoint is kept. Take smaller batches, "
-            f"--set train.batch_size={max(1, size // 2)}, or the same batch on more devices, "
-            f"--set train.num_workers={2 * num_workers}"
+            f"{batch.ids[largest].tolist()}); the last checkpoint is kept. Take {more}"
+            f"smaller batches, --set train.batch_size={max(1, size // 2)}, or the same batch on "
+            f"more devices, --set train.num_workers={2 * num_workers}"
         ) from error
 
 

@@ -216,8 +216,9 @@ def said_of(cause: str) -> str:
     """
     if "OOM" in cause or "memory" in cause.lower():
         cause += (
-            "\nIf memory ran out: lower train.batch_size, or take more workers on more machines "
-            "(train.num_workers) for the same batch; the last checkpoint is kept"
+            "\nIf memory ran out: raise train.micro_batches, or take more workers on more machines "
+            "(train.num_workers), for the same batch, or lower train.batch_size; the last "
+            "checkpoint is kept"
         )
     return f"training failed: {cause}"
 

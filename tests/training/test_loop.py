@@ -160,6 +160,13 @@ def test_buckets_hold_samples_of_like_size():
     assert [b.tolist() for b in batches[:16]] != [b.tolist() for b in batches[16:]]
 
 
+def test_micro_batches_change_no_draw_and_no_step(tmp_path):
+    whole, _ = go(tmp_path, Tiny(), "whole")
+    parts, _ = go(tmp_path, Tiny(), "parts", config=replace(CONFIG, micro_batches=2))
+    for name, value in whole["weights"].items():
+        torch.testing.assert_close(parts["weights"][name], value)
+
+
 def test_a_start_replaces_the_weights_of_the_seed(tmp_path):
     one, _ = go(tmp_path, Tiny(), "one")
     config = replace(CONFIG, learning_rate=1e-30)
@@ -191,6 +198,7 @@ def test_frozen_parts_that_cannot_be_are_refused(tmp_path, frozen, why):
     [
         ("steps", 0),
         ("bucket", -1),
+        ("micro_batches", 3),
         ("precision", "half"),
         ("num_workers", 9),
         ("learning_rate", -1.0),
