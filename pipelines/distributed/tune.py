@@ -3,6 +3,7 @@
 import logging
 import os
 import shutil
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -11,7 +12,7 @@ from threading import Thread
 from typing import Any, final
 
 from orbitdiff.metrics.comparison import of_kind
-from pipelines.distributed.placed import PlacedExecutor
+from pipelines.distributed.orphans import free_orphans
 from pipelines.distributed.ray_executor import RayExecutor, check_workers, has_gpu
 from pipelines.distributed.trial_table import TrialTable
 from pipelines.environment import prepare_environment
@@ -213,8 +214,13 @@ def fit(experiment: Experiment, table: TrialTable, at_once: int) -> dict[str, st
             ),
         )
     found: dict[str, str] = {}
+    freed = 0.0
 
     def look(states: Sequence[tuple[Mapping[str, Any], str]]) -> None:
+        nonlocal freed
+        if time.monotonic() > freed + PAUSE:
+            free_orphans()
+            freed = time.monotonic()
         found.update((job_name(experiment.job(config)), status) for config, status in states)
         table.look(found)
 
@@ -289,7 +295,7 @@ def run_and_report(
 
     def run() -> None:
         try:
-            run_trial(trial, root, PlacedExecutor(), stop=stop)
+            run_trial(trial, root, RayExecutor(), stop=stop)
         except BaseException as error:
             failures.append(error)
 

@@ -21,7 +21,7 @@ psutil = pytest.importorskip("psutil")
 from rich.console import Console
 
 from orbitdiff.errors import BadInput
-from pipelines.distributed.placed import give_back
+from pipelines.distributed.orphans import free_orphans
 from pipelines.distributed.trial_table import TrialTable
 from pipelines.distributed.tune import (
     Experiment,
@@ -252,18 +252,31 @@ def ray_ends() -> Any:
 @pytest.mark.integration
 @pytest.mark.slow
 @pytest.mark.usefixtures("ray_ends")
-def test_the_place_of_a_broken_run_is_given_back(tmp_path: Path) -> None:
+def test_the_place_of_a_broken_run_is_given_back() -> None:
     import ray
-    from ray.util.placement_group import placement_group
+    from ray.util.placement_group import placement_group, placement_group_table
 
-    RayTuner(num_cpus=2).executor._connect()
-    group = placement_group([{"CPU": 2}])
-    assert group.wait(60)
-    assert not give_back(tmp_path)
-    (tmp_path / "placement.txt").write_text(group.id.hex())
-    assert give_back(tmp_path)
-    assert not give_back(tmp_path)
-    assert ray.get(ray.remote(num_cpus=2)(lambda: 7).remote(), timeout=60) == 7
+    class Controller:
+        def place(self) -> None:
+            assert placement_group([{"CPU": 1}]).wait(60)
+
+    def taken() -> int:
+        return sum(row["state"] == "CREATED" for row in placement_group_table().values())
+
+    RayTuner(num_cpus=3).executor._connect()
+    assert placement_group([{"CPU": 1}]).wait(60)
+    dying, living = (ray.remote(num_cpus=0)(Controller).remote() for _ in range(2))
+    ray.get([dying.place.remote(), living.place.remote()])
+    assert taken() == 3
+    assert free_orphans() == 0
+    ray.kill(dying)
+    limit = time.monotonic() + 60
+    while not free_orphans():
+        assert time.monotonic() < limit, "the place of a dead actor stays taken"
+        time.sleep(0.1)
+    assert free_orphans() == 0
+    assert taken() == 2
+    assert ray.get(ray.remote(num_cpus=1)(lambda: 7).remote(), timeout=60) == 7
 
 
 @pytest.mark.timeout(900)
