@@ -144,3 +144,5 @@ def test_the_served_model_gives_a_pdb_text_per_chain(orbitdiff, tmp_path: Path) 
     np.testing.assert_allclose(drawn, served, atol=2e-3)
     with pytest.raises(exceptions.MlflowException, match="60,80,100"):
         model.predict(None, pandas.DataFrame({"lengths": ["long"]}))
+    with pytest.raises(exceptions.MlflowException, match="at most 256 samples .* got 300"):
+        model.predict(None, pandas.DataFrame({"lengths": [",".join(["9"] * 300)]}))

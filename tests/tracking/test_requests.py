@@ -37,6 +37,17 @@ def test_a_negative_number_does_not_make_room() -> None:
         read_requests(table, "formula")
 
 
+def test_samples_are_counted_for_each_thing_that_a_row_means() -> None:
+    def things(text: str) -> int:
+        return len(text.split(","))
+
+    table = pd.DataFrame({"lengths": ["80", "60,80,100"], "n": [1, 85]})
+    assert [found.n for found in read_requests(table, "lengths", things=things)] == [1, 85]
+    table["n"] = [2, 85]
+    with pytest.raises(BadInput, match="at most 256 samples in a request, got 257"):
+        read_requests(table, "lengths", things=things)
+
+
 def test_refusals_keep_their_text_and_status() -> None:
     exceptions = pytest.importorskip("mlflow.exceptions")
     with (

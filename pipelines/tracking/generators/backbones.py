@@ -14,6 +14,13 @@ from mlflow.pyfunc import PythonModel
 from pipelines.tracking.generators.requests import as_refusals, read_requests
 
 
+def count(described: str) -> int:
+    """Number of lengths of a row."""
+    from orbitdiff.inference.backbones import parse_lengths
+
+    return len(parse_lengths(described))
+
+
 class BackboneGenerator(PythonModel):
     """Chains of the asked lengths from the model folder among the artifacts."""
 
@@ -30,7 +37,7 @@ class BackboneGenerator(PythonModel):
 
         rows = []
         with as_refusals():
-            for asked in read_requests(model_input, "lengths"):
+            for asked in read_requests(model_input, "lengths", things=count):
                 lengths = parse_lengths(asked.described)
                 for ca in draw_backbones(lengths, asked.n, checkpoint=self.folder, seed=asked.seed):
                     text = pdb_text(ca, GLYCINE * len(ca))

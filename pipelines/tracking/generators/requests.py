@@ -1,7 +1,7 @@
 """Rows that a served model takes, held to limits; what is refused says why, with status 400."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, final
@@ -28,13 +28,20 @@ class Request:
     seed: int
 
 
-def read_requests(table: Any, column: str) -> list[Request]:
+def one(described: str) -> int:
+    """Most descriptions mean one thing, of which n samples are drawn."""
+    return 1
+
+
+def read_requests(table: Any, column: str, *, things: Callable[[str], int] = one) -> list[Request]:
     """Rows of a table with the column of descriptions and, where wanted, n and seed.
 
     Parameters
     ----------
     table : pandas.DataFrame
     column : str
+    things : callable
+        Number of things that a description means, of each of which n samples are drawn.
 
     Raises
     ------
@@ -53,7 +60,7 @@ def read_requests(table: Any, column: str) -> list[Request]:
                 f"expected at most {LONGEST} characters in column {column}, got {len(text)}"
             )
         found.append(Request(text, whole(row.get("n"), 1), whole(row.get("seed"), 0)))
-    wanted = sum(max(0, request.n) for request in found)
+    wanted = sum(max(0, request.n) * things(request.described) for request in found)
     if wanted > MOST_SAMPLES:
         raise BadInput(f"expected at most {MOST_SAMPLES} samples in a request, got {wanted}")
     return found
