@@ -4,7 +4,6 @@ Every proxy must call the first natural and the second not, or it says nothing o
 """
 
 from collections.abc import Mapping, Sequence
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import torch
 
 from orbitdiff.data.protein_files import pdb_text
 from orbitdiff.data.proteins import Backbone, ProteinDataset
+from orbitdiff.data.splits import first_by_hash
 from orbitdiff.export import read_json, write_atomically
 from orbitdiff.seeding import stream
 from pipelines.stages.backbones.measure import folder_at_hand, measure, write_results
@@ -36,8 +36,8 @@ def held_out(data: Path, num: int) -> list[Backbone]:
     chains = [
         chain for split in ("val", "test") for chain in ProteinDataset.load(data, split).backbones
     ]
-    chains.sort(key=lambda chain: sha256(chain.id.encode()).digest())
-    return chains[:num] if num else chains
+    first = first_by_hash([chain.id for chain in chains], num or len(chains))
+    return [chains[row] for row in first.tolist()]
 
 
 def noised(chains: Sequence[Backbone], deviation: float) -> list[Backbone]:
