@@ -1,5 +1,6 @@
 """Draw protein backbones with a trained model: lengths in, CA traces or biotite arrays out."""
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from orbitdiff.batch import Batch
 from orbitdiff.data.protein_files import to_atom_array
 from orbitdiff.data.proteins import blank_batch
 from orbitdiff.errors import BadInput
+from orbitdiff.inference.demo import demo_checkpoint
 from orbitdiff.nn.backbone_transformer import BackboneTransformerConfig
 from orbitdiff.samplers.flow import FlowConfig, FlowSampler, isotropic
 from orbitdiff.tasks.backbone_objective import FIELD, BackboneKernelConfig
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = [
     "GLYCINE",
     "BackboneModel",
+    "LengthWarning",
     "draw_backbones",
     "generate_backbones",
     "parse_lengths",
@@ -41,6 +44,10 @@ PAIRS_AT_ONCE = 2**20
 """Pairs of residues of a batch, over its chains."""
 
 STRIDE = 10**6
+
+
+class LengthWarning(UserWarning):
+    """A chain is longer or shorter than all that the model was trained on."""
 
 
 @final
@@ -174,7 +181,7 @@ def generate_backbones(
     lengths: int | Sequence[int],
     n: int = 1,
     *,
-    checkpoint: Path,
+    checkpoint: Path | None = None,
     seed: int = 0,
     steps: int | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -187,8 +194,9 @@ def generate_backbones(
         Residues.
     n : int
         Chains of each length.
-    checkpoint : Path
-        Model folder.
+    checkpoint : Path, optional
+        Model folder; default: the small model that the package ships, of chains of 40 to 64
+        residues.
     seed : int
         Chain k of length L depends on (seed, L, k) alone.
     steps : int, optional
@@ -207,11 +215,17 @@ def generate_backbones(
         Bad n, a length below 1 or above 2,000 residues.
     CheckpointError
         Missing or damaged model.
+
+    Warns
+    -----
+    LengthWarning
+        A length that the model was not trained on.
     """
     asked = [lengths] if isinstance(lengths, int) else list(lengths)
     drawn = draw_backbones(
-        asked, n, checkpoint=checkpoint, seed=seed, steps=steps, progress=progress
-    )
+        asked, n, checkpoint=checkpoint or demo_checkpoint("backbones"), seed=seed, steps=steps,
+        progress=progress,
+    )  # fmt: skip
     return [to_atom_array(ca, GLYCINE * len(ca)) for ca in drawn]
 
 
@@ -230,6 +244,14 @@ def draw_backbones(
     if not lengths or not all(1 <= length <= LONGEST for length in lengths):
         raise BadInput(f"expected lengths of 1 to {LONGEST:,} residues, got {list(lengths)}")
     model = BackboneModel.load(checkpoint)
+    low, high = model.about.get("lengths", (1, LONGEST))
+    if any(not low <= length <= high for length in lengths):
+        warnings.warn(
+            f"the model was trained on chains of {low} to {high} residues; those of other lengths "
+            "tend to have clashes",
+            LengthWarning,
+            stacklevel=3,
+        )
     sampler = model.sampler if steps is None else replace(model.sampler, steps=steps)
     wanted = [(length, k) for length in dict.fromkeys(lengths) for k in range(n)]
     drawn = model.sample_many(wanted, seed=seed, sampler=sampler, progress=progress)

@@ -184,11 +184,13 @@ class Backbones:
         return self.yardstick.measure(denoiser)
 
     def config(self) -> Mapping[str, Any]:
-        """Return model, kernel, sampler and estimator for config.json."""
+        """Return model, kernel, sampler, estimator and range of lengths for config.json."""
+        sizes = self.train_sizes()
         return {
             "task": self.name,
             "model": dataclasses.asdict(self.settings.model),
             "kernel": dataclasses.asdict(self.settings.kernel),
             "sampler": dataclasses.asdict(self.settings.sample.sampler),
             "estimator": dataclasses.asdict(self.arm),
+            "lengths": [int(sizes.min()), int(sizes.max())],
         }

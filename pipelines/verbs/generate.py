@@ -7,6 +7,7 @@ import typer
 
 from orbitdiff.errors import BadInput
 from pipelines.stages.conformers.build import read_smiles
+from pipelines.verbs.notes import noting
 from pipelines.verbs.options import CheckpointName, Seed, choose, known_task
 from pipelines.verbs.text_crystals import write_text_crystals
 
@@ -81,12 +82,13 @@ def write_backbones(
     """Draw chains of the asked lengths and write PDB files of their CA atoms into a folder."""
     from tqdm import tqdm
 
-    from orbitdiff.inference.backbones import draw_backbones, parse_lengths
+    from orbitdiff.inference.backbones import LengthWarning, draw_backbones, parse_lengths
     from pipelines.stages.backbones.sample import write_pdbs
 
     lengths = parse_lengths(asked)
     folder = choose(checkpoint, "backbones").folder
-    with tqdm(total=len(set(lengths)) * n, desc="chains", leave=False) as bar:
+    total = len(set(lengths)) * n
+    with noting(LengthWarning), tqdm(total=total, desc="chains", leave=False) as bar:
         drawn = draw_backbones(
             lengths, n, checkpoint=folder, seed=seed, steps=steps,
             progress=lambda done, total: bar.update(done - bar.n),

@@ -1,10 +1,10 @@
 """`orbitdiff generate text_crystals`: CIF files of crystals that a text describes."""
 
-import warnings
 from pathlib import Path
 
 import typer
 
+from pipelines.verbs.notes import noting
 from pipelines.verbs.options import choose
 
 __all__ = ["write_text_crystals"]
@@ -49,12 +49,8 @@ def write_text_crystals(
         generate_text_crystals,
     )
 
-    told = (TextCutWarning, RewordedWarning)
-
     folder = choose(checkpoint, "text_crystals").folder
-    with tqdm(desc="steps", leave=False) as bar, warnings.catch_warnings(record=True) as caught:
-        for category in told:
-            warnings.simplefilter("always", category)
+    with noting(TextCutWarning, RewordedWarning), tqdm(desc="steps", leave=False) as bar:
 
         def show(step: int, total: int, state: object) -> None:
             bar.total = total
@@ -64,9 +60,6 @@ def write_text_crystals(
             prompt, n, formula=formula or None, checkpoint=folder, seed=seed, guidance=guidance,
             steps=steps, callback=show,
         )  # fmt: skip
-    for warning in caught:
-        if issubclass(warning.category, told):
-            typer.echo(f"note: {warning.message}", err=True)
     out.mkdir(parents=True, exist_ok=True)
     for index, structure in enumerate(structures):
         name = formula or structure.composition.formula.replace(" ", "")

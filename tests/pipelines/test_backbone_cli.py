@@ -76,6 +76,16 @@ def test_lengths_become_pdb_files(orbitdiff, tmp_path: Path) -> None:
         np.testing.assert_allclose(one, two, atol=2e-3)
 
 
+def test_lengths_that_the_model_has_not_seen_are_noted(orbitdiff, tmp_path: Path) -> None:
+    weights, about = store.load_model(tmp_path / "model")
+    store.save(tmp_path / "model", weights, {**about, "lengths": [8, 10]})
+    words = ("generate", "backbones", "--checkpoint", "model", "-o", "out", "--lengths")
+    for lengths, noted in (("8,10", False), ("8,11", True), ("7", True)):
+        code, said = orbitdiff(*words, lengths)
+        assert code == 0, said
+        assert ("note: the model was trained on chains of 8 to 10 residues" in said) == noted
+
+
 def test_own_files_are_prepared_and_evaluated(orbitdiff, tmp_path: Path) -> None:
     (tmp_path / "pdb").mkdir()
     for chain in read_traces(CHAINS)[:8]:

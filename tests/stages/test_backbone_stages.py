@@ -16,7 +16,12 @@ pytest.importorskip("tmtools")
 from orbitdiff.data.protein_files import pdb_text, read_trace
 from orbitdiff.data.proteins import Backbone, BackboneLimits, ProteinDataset
 from orbitdiff.errors import BadInput, CheckpointError
-from orbitdiff.inference.backbones import BackboneModel, draw_backbones, generate_backbones
+from orbitdiff.inference.backbones import (
+    BackboneModel,
+    LengthWarning,
+    draw_backbones,
+    generate_backbones,
+)
 from orbitdiff.metrics.backbones import judge_backbone
 from orbitdiff.nn.backbone_transformer import BackboneTransformerConfig
 from orbitdiff.orbit.base import EstimatorSpec
@@ -271,6 +276,14 @@ def test_generated_arrays_are_chains_of_glycine(finished: Path) -> None:
     assert set(arrays[0].atom_name) == {"CA"}
     (single,) = generate_backbones(8, checkpoint=finished / "plain", steps=2)
     np.testing.assert_allclose(single.coord, arrays[2].coord, atol=2e-4)
+
+
+def test_the_packaged_model_draws_chains_without_a_break() -> None:
+    arrays = generate_backbones([44, 60], 3, steps=100)
+    steps = [np.linalg.norm(np.diff(array.coord, axis=0), axis=1) for array in arrays]
+    assert all(np.abs(step - 3.8).max() < 0.5 for step in steps)
+    with pytest.warns(LengthWarning, match="40 to 64 residues"):
+        generate_backbones(65, steps=2)
 
 
 @pytest.mark.parametrize(
