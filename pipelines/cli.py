@@ -80,10 +80,11 @@ def run(
     if change:
         build("evaluate", task, preset, change, dataset, estimator, seed)
         return
+    from pipelines.flows.server import start_flow
     from pipelines.flows.table import table
     from pipelines.tracking.mlflow_tracker import newest_run
 
-    report = table(task, preset)
+    report = start_flow(table, task, preset)
     typer.echo((Path(report) / "table.md").read_text())
     typer.echo(f"report: {report}")
     typer.echo(f"MLflow run: {newest_run(task, f'report {preset}')}")
@@ -93,6 +94,7 @@ def run_toy(preset: str, change: list[str], *, dry_run: bool) -> None:
     """Bring Table 1 of the paper up to date, or under runs/ with another preset or numbers."""
     from pipelines.assemble import run_stage
     from pipelines.build import outside_folder, reproduce
+    from pipelines.flows.server import start_flow
     from pipelines.flows.toy import toy
     from pipelines.params import load
 
@@ -102,7 +104,7 @@ def run_toy(preset: str, change: list[str], *, dry_run: bool) -> None:
         if dry_run:
             reproduce("toy@cpu", dry_run=True)
         else:
-            typer.echo(toy(preset))
+            typer.echo(start_flow(toy, preset))
         return
     root = outside_folder(f"toy-{preset}", change)
     typer.echo(f"this run is outside DVC, in {root}")

@@ -9,6 +9,8 @@ SETTINGS = {
     "DVC_NO_ANALYTICS": "1",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    # waits of 2, 4, ... 256 seconds: a server may be away for minutes while a flow runs
+    "PREFECT_CLIENT_MAX_RETRIES": "8",
     "PREFECT_LOGGING_LEVEL": "WARNING",
     "RAY_AUTH_MODE": "disabled",
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",

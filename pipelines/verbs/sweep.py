@@ -61,16 +61,17 @@ def sweep(
         typer.echo(f"{len(trials)} trials")
         return
     from pipelines.build import reproduce
+    from pipelines.flows.server import start_flow
     from pipelines.flows.sweep import sweep as flow
 
     if asked == own:
-        folder = flow(task, preset)
+        folder = start_flow(flow, task, preset)
     else:
         root = outside(task, preset, asked)
         typer.echo(f"this sweep is outside DVC, in {root}")
         if selected.dataset:
             reproduce(f"prepare@{selected.dataset}")
-        folder = flow(task, preset, asked, str(root))
+        folder = start_flow(flow, task, preset, asked, str(root))
     found = json.loads((Path(folder) / "sweep.json").read_text())
     typer.echo(found["advice"]["text"])
     typer.echo(f"results: {folder}")

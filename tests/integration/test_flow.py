@@ -26,7 +26,7 @@ pytest.importorskip("pymatgen")
 
 from pymatgen.core import Lattice, Structure
 
-from orbitdiff.errors import OrbitDiffError
+from orbitdiff.errors import BadInput, OrbitDiffError
 from pipelines.environment import prepare_environment
 from pipelines.stages.base import LocalExecutor
 from pipelines.stages.crystals.prepare import prepare_own
@@ -156,39 +156,56 @@ ROOT = Path(__file__).parents[2]
 LONG = ["train.steps=10000000", "train.num_workers=1", "train.log_every=1", "train.batch_size=4"]
 
 
-@pytest.fixture
-def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+class Server:
     """A Prefect server on a free port, with a database of its own."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "prefect"))
-    monkeypatch.setenv("PREFECT_API_URL", f"http://127.0.0.1:{port}/api")
-    monkeypatch.setenv("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
-    log = (tmp_path / "server.log").open("wb")
-    process = subprocess.Popen(
-        [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port",
-         str(port)],
-        stdout=log, stderr=log,
-    )  # fmt: skip
-    try:
+
+    def __init__(self, folder: Path) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}/api"
+        self.log = folder / "server.log"
+
+    def start(self) -> None:
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1",
+                 "--port", str(self.port)],
+                stdout=log, stderr=log,
+            )  # fmt: skip
         limit = time.monotonic() + 300
         while time.monotonic() < limit:
             try:
-                with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/health", timeout=2):
-                    break
+                with urllib.request.urlopen(f"{self.url}/health", timeout=2):
+                    return
             except OSError:
-                assert process.poll() is None, (tmp_path / "server.log").read_text()
+                assert self.process.poll() is None, self.log.read_text()
                 time.sleep(0.5)
+        raise AssertionError(self.log.read_text())
+
+    def kill(self) -> None:
+        family = psutil.Process(self.process.pid).children(recursive=True)
+        for process in (self.process, *family):
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        self.process.wait(60)
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    found = Server(tmp_path)
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "prefect"))
+    monkeypatch.setenv("PREFECT_API_URL", found.url)
+    monkeypatch.setenv("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+    found.start()
+    try:
         from prefect.settings import PREFECT_API_URL, temporary_settings
 
         # settings are read at the first import, which may be that of another test
-        with temporary_settings({PREFECT_API_URL: f"http://127.0.0.1:{port}/api"}):
-            yield
+        with temporary_settings({PREFECT_API_URL: found.url}):
+            yield found
     finally:
-        process.terminate()
-        process.wait(120)
-        log.close()
+        found.kill()
 
 
 def command(*words: str, cwd: Path = ROOT) -> str:
@@ -202,7 +219,7 @@ def command(*words: str, cwd: Path = ROOT) -> str:
 
 @pytest.mark.slow
 @pytest.mark.timeout(3000)
-def test_deployments_of_the_repository_run_on_a_server(project: Path, server: None) -> None:
+def test_deployments_of_the_repository_run_on_a_server(project: Path, server: Server) -> None:
     """The commands in the head of infra/prefect.yaml, with the tiny project as the repository.
 
     A failed stage is tried again, a schedule fires, a cancelled run stops its Ray.
@@ -286,6 +303,69 @@ def test_deployments_of_the_repository_run_on_a_server(project: Path, server: No
                 lambda: client.read_flow_run(running.id).state.is_cancelled(),
                 project / "worker.log",
             )
+
+
+FLOW = """
+from pipelines.environment import prepare_environment
+prepare_environment()
+from pipelines.flows.server import start_flow
+from pipelines.flows.table import table
+start_flow(table, "crystals", "cpu")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+def test_a_server_that_goes_away_for_a_minute_stops_no_flow(project: Path, server: Server) -> None:
+    """It dies while a stage runs and comes back a minute after that stage has ended."""
+    (project / "fails.txt").write_text("0")
+    waits = "if name == 'train':\n    import time\n    while not Path('go').exists():\n        "
+    (project / "step.py").write_text(
+        SCRIPT.replace("for out in outs:", f"{waits}time.sleep(0.1)\nfor out in outs:")
+    )
+    log = project / "flow.log"
+    with log.open("wb") as said:
+        flow = subprocess.Popen(
+            [sys.executable, "-c", FLOW], cwd=project, stdout=said, stderr=said,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )  # fmt: skip
+    calls = project / "calls.txt"
+    wait_for(lambda: calls.exists() and "train" in calls.read_text().split(), log)
+    server.kill()
+    (project / "go").touch()
+    time.sleep(60)
+    assert flow.poll() is None, log.read_text()
+    server.start()
+    assert flow.wait(600) == 0, log.read_text()
+    assert calls.read_text().split() == [*CALLS[:2], *CALLS[3:]]
+    from prefect.client.orchestration import get_client
+
+    with get_client(sync_client=True) as client:
+        (run,) = client.read_flow_runs()
+        assert run.state is not None
+        assert run.state.is_completed()
+        assert {found.type for found in client.read_artifacts()} == {"markdown", "table"}
+    from mlflow.tracking import MlflowClient
+
+    mlflow = MlflowClient()
+    (record,) = mlflow.search_runs([mlflow.get_experiment_by_name("crystals").experiment_id])
+    assert record.info.status == "FINISHED"
+
+
+def test_a_server_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    from pipelines.flows.server import start_flow
+
+    def flow(task: str) -> str:
+        return f"{task} ran"
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{free.getsockname()[1]}/api"
+    monkeypatch.setenv("PREFECT_API_URL", url)
+    with pytest.raises(BadInput, match=f"PREFECT_API_URL={url}, got no answer"):
+        start_flow(flow, "crystals")
+    monkeypatch.delenv("PREFECT_API_URL")
+    assert start_flow(flow, "crystals") == "crystals ran"
 
 
 def write_training(project: Path) -> None:
