@@ -202,7 +202,7 @@ def optimiser_step(
     step: int,
     clip_norm: float,
 ) -> float:
-    """Backward and update; a non-finite loss raises with step, t and sample ids."""
+    """Backward and update; a loss or gradient that is not finite raises with step, t and ids."""
     if not bool(torch.isfinite(loss.value)):
         bad = ~torch.isfinite(loss.per_sample)
         raise NonFiniteLoss(
@@ -212,9 +212,15 @@ def optimiser_step(
         )
     optimiser.zero_grad(set_to_none=True)
     loss.value.backward()
-    norm = nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
+    norm = float(nn.utils.clip_grad_norm_(model.parameters(), clip_norm))
+    if not math.isfinite(norm):
+        raise NonFiniteLoss(
+            f"gradient is not finite at step {step}, the loss is ({float(loss.value):.4g}): "
+            f"t = {t.tolist()}, samples = {batch.ids.tolist()}; the last good checkpoint is kept. "
+            "Lower train.learning_rate or look at these samples"
+        )
     optimiser.step()
-    return float(norm)
+    return norm
 
 
 def train(

@@ -129,6 +129,25 @@ def test_non_finite_loss_names_samples_and_keeps_the_checkpoint(tmp_path):
         go(tmp_path, Tiny(poison=True), "bad")
 
 
+class Overflow(Line):
+    """The loss is finite, its gradient is not."""
+
+    def forward(self, x_t, t, cond, mask):
+        found = super().forward(x_t, t, cond, mask)
+        # sqrt has an infinite slope at 0
+        return {"x": found["x"] + (0 * found["x"]).abs().sqrt()}
+
+
+def test_a_gradient_that_is_not_finite_changes_no_weight(tmp_path):
+    task = Tiny()
+    network = Overflow()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    task.build_denoiser = lambda generator: network
+    with pytest.raises(NonFiniteLoss, match=r"gradient is not finite at step 0, the loss is \(\d"):
+        go(tmp_path, task, "steep")
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+
+
 def test_global_batch_does_not_depend_on_the_number_of_workers():
     def rows(world_size):
         streams = [
