@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from orbitdiff.errors import BadInput, OrbitDiffError
+from pipelines.dag import prepared_stage, stage_name
 from pipelines.params import Params, RunParams
 
-__all__ = ["build_run", "outside_folder", "reproduce", "stage_name"]
+__all__ = ["build_run", "outside_folder", "reproduce"]
 
 STAGES = ("train", "sample", "evaluate")
 
@@ -42,13 +43,6 @@ def reproduce(
     done = subprocess.run(command, cwd=root, check=False, env={**os.environ, "PATH": path})
     if done.returncode != 0:
         raise OrbitDiffError(f"stage {target} failed; its own message stands above")
-
-
-def stage_name(stage: str, params: Params, run: str) -> str:
-    """Name of a run's DVC stage; runs that start from another one have stages of their own."""
-    if "start" in params.builds[run]:
-        stage = "finetune" if stage == "train" else f"{stage}_finetuned"
-    return f"{stage}@{run}"
 
 
 def outside_folder(run_name: str, changes: Sequence[str]) -> Path:
@@ -88,7 +82,6 @@ def build_run(
         reproduce(stage_name(last, params, selected.run_name), dry_run=dry_run)
         return
     from pipelines.assemble import run_stage
-    from pipelines.dag import prepared_stage
 
     known = params.raw["datasets"]
     if selected.dataset not in known:

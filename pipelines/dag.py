@@ -1,9 +1,8 @@
 """The DVC stages that a preset's report needs, in order."""
 
-from pipelines.build import stage_name
 from pipelines.params import Params
 
-__all__ = ["STAGES", "prepared_stage", "stages_of", "text_datasets"]
+__all__ = ["STAGES", "prepared_stage", "stage_name", "stages_of", "text_datasets"]
 
 STAGES = (
     "fetch",
@@ -56,6 +55,13 @@ def stages_of(params: Params, task: str, preset: str) -> list[tuple[str, list[st
             shown.append(f"baseline@{name}")
     stages[f"report_{task}@{preset}"] = [shown_data, *shown]
     return list(stages.items())
+
+
+def stage_name(stage: str, params: Params, run: str) -> str:
+    """Name of a run's DVC stage; runs that start from another one have stages of their own."""
+    if "start" in params.builds[run]:
+        stage = "finetune" if stage == "train" else f"{stage}_finetuned"
+    return f"{stage}@{run}"
 
 
 def prepared_stage(params: Params, task: str, dataset: str) -> str:

@@ -1,10 +1,9 @@
 """The training loop: plain torch, the same function alone, under Ray Train and inside a sweep."""
 
-import itertools
 import math
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -16,13 +15,14 @@ from orbitdiff.batch import Batch
 from orbitdiff.errors import BadInput, NonFiniteLoss
 from orbitdiff.nn.base import Denoiser
 from orbitdiff.objective import Loss
-from orbitdiff.seeding import epoch_order, stream
+from orbitdiff.seeding import stream
 from orbitdiff.training import checkpoint as store
 from orbitdiff.training.ema import moving_average
 from orbitdiff.training.frozen import freeze
 from orbitdiff.training.history import History
 from orbitdiff.training.memory import memory_named
 from orbitdiff.training.micro_batches import MicroBatches
+from orbitdiff.training.rows import rows_of_worker
 from orbitdiff.training.worker import Worker
 from orbitdiff.typing import Tensor
 
@@ -160,38 +160,6 @@ def learning_rate(config: TrainConfig, step: int) -> float:
     return config.learning_rate * (low + (1 - low) * 0.5 * (1 + math.cos(math.pi * progress)))
 
 
-def rows_of_worker(
-    sizes: Tensor, config: TrainConfig, *, seed: int, rank: int, world_size: int, start: int
-) -> Iterator[Tensor]:
-    """Rows of each step from `start`: one shuffled stream of epochs, cut into batches.
-
-    The global batch of a step is the same for any number of workers; worker r takes every
-    world_size-th row of it.
-    """
-    epoch_of, order, size = -1, torch.empty(0, dtype=torch.int64), len(sizes)
-    for step in itertools.count(start):
-        positions = torch.arange(step * config.batch_size, (step + 1) * config.batch_size)
-        rows = []
-        for epoch in sorted(set((positions // size).tolist())):
-            if epoch != epoch_of:
-                epoch_of, order = epoch, epoch_order(size, seed=seed, epoch=epoch)
-                if config.bucket:
-                    order = bucketed(order, sizes, config, generator=stream(seed, "bucket", epoch))
-            rows.append(order[positions[positions // size == epoch] % size])
-        yield torch.cat(rows)[rank::world_size]
-
-
-def bucketed(
-    order: Tensor, sizes: Tensor, config: TrainConfig, *, generator: torch.Generator
-) -> Tensor:
-    """Sort a shuffled order by size within pools of batches, and shuffle the batches of a pool."""
-    parts: list[Tensor] = []
-    for pool in order.split(config.bucket * config.batch_size):
-        batches = pool[sizes[pool].argsort(stable=True)].split(config.batch_size)
-        parts += [batches[i] for i in torch.randperm(len(batches), generator=generator).tolist()]
-    return torch.cat(parts)
-
-
 def optimiser_step(
     model: nn.Module,
     optimiser: torch.optim.Optimizer,
@@ -286,8 +254,8 @@ def train(
     if config.compile:
         model = torch.compile(model)  # type: ignore[assignment]
     rows = rows_of_worker(
-        task.train_sizes(), config, seed=seed, rank=worker.rank,
-        world_size=worker.world_size, start=start,
+        task.train_sizes(), batch_size=config.batch_size, bucket=config.bucket, seed=seed,
+        rank=worker.rank, world_size=worker.world_size, start=start,
     )  # fmt: skip
 
     def about(step: int) -> dict[str, Any]:
