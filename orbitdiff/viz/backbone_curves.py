@@ -28,6 +28,8 @@ ERRORS = {
     "equivariance": "equivariance error (Å²)",
 }
 
+NAMES = {"distance": "distance", "equivariance": "equivariance error"}
+
 Arms = Mapping[str, Sequence[History]]
 
 
@@ -63,18 +65,20 @@ def training_curves(panels: Mapping[str, Arms], path: Path) -> Path:
                 for arm, histories in arms.items()
             }
             axes = grid[row, column]
-            if seed_lines(axes, lines, look=look):
-                log_values(axes)
-                axes.legend(frameon=False, fontsize=8)
-            else:
+            if not seed_lines(axes, lines, look=look):
                 empty(axes, "no record")
+            elif axes.get_legend() is not None:
+                axes.get_legend().remove()
             axes.set_ylabel(ERRORS[key] if column == 0 else "")
+        _legend_below(grid[-1, column])
         grid[0, column].set_title(title, fontsize=10, loc="left")
     return figure_file(figure, path)
 
 
 def errors_by_time(panels: Mapping[str, Arms], path: Path) -> Path:
     """Draw both errors at the end of training against time, a column per panel.
+
+    Several arms are drawn relative to the first one of their panel, since they lie close together.
 
     Parameters
     ----------
@@ -95,14 +99,17 @@ def errors_by_time(panels: Mapping[str, Arms], path: Path) -> Path:
                 arm: [_renamed(history, key) for history in histories]
                 for arm, histories in arms.items()
             }
-            if level_bars(axes, named, look=look):
-                log_values(axes)
-                axes.legend(frameon=False, fontsize=8)
-            else:
+            shared = relative(named) if len(named) > 1 else named
+            if not level_bars(axes, shared, look=look):
                 empty(axes, "no record")
             axes.set_xlim(0, 1)
             axes.set_xlabel("time t (0 data, 1 noise)")
-            axes.set_ylabel(ERRORS[key] if column == 0 else "")
+            axes.set_ylabel(ERRORS[key])
+            if len(named) > 1:
+                axes.set_ylabel(f"{NAMES[key]} / that of\n{arm_label(next(iter(named)))}")
+            elif key == "equivariance":
+                log_values(axes)
+        _legend_below(grid[-1, column])
         grid[0, column].set_title(title, fontsize=10, loc="left")
     return figure_file(figure, path)
 
@@ -123,6 +130,34 @@ def _grid(panels: Mapping[str, Arms]) -> tuple[Any, Any]:
     for axes in grid.flat:
         plain_axes(axes)
     return figure, grid
+
+
+def relative(arms: Arms) -> dict[str, list[list[dict[str, Any]]]]:
+    """Divide the last errors by time by the mean of those of the first arm.
+
+    Parameters
+    ----------
+    arms : mapping of arm to the histories of its seeds
+    """
+    ends = {
+        arm: [history[-1]["distance"] for history in histories if history]
+        for arm, histories in arms.items()
+    }
+    first = next((found for found in ends.values() if found), [])
+    levels = set.intersection(*map(set, first)) if first else set()
+    unit = {level: sum(end[level] for end in first) / len(first) for level in levels}
+
+    def divided(end: Mapping[str, float]) -> dict[str, Any]:
+        shares = {level: end[level] / unit[level] for level in end if level in unit}
+        return {"kind": "validation", "distance_mean": 1.0, "distance": shares}
+
+    return {arm: [[divided(end)] for end in found] for arm, found in ends.items()}
+
+
+def _legend_below(axes: Any) -> None:
+    """Put the names of the lines under a column."""
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.2))
 
 
 def _by_step(history: History, key: str) -> dict[int, float]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,9 @@ from orbitdiff.viz.style import INK, figure_file, plain_axes
 __all__ = ["backbones_fragment", "draw_dihedrals", "draw_traces", "smooth", "write_backbones"]
 
 COLUMNS = 5
+PANELS = 4
+LETTERS = 28
+"""Longest line of a label."""
 PIECES = 6
 """Straight pieces per residue of a drawn curve."""
 
@@ -89,7 +93,7 @@ def draw_traces(
     rows = -(-len(backbones) // columns)
     turned = [facing(backbone.ca) for backbone in backbones]
     wide, high = (max(float(np.abs(ca[:, k]).max()) for ca in turned) + 2 for k in (0, 1))
-    size = (2.6 * columns, (2.6 * high / wide + 0.3) * rows)
+    size = (2.6 * columns, (2.6 * high / wide + 0.45) * rows)
     figure, grid = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
     for axes in grid.flat:
         axes.axis("off")
@@ -99,7 +103,7 @@ def draw_traces(
         axes.set_ylim(-high, high)
         axes.set_aspect("equal")
         text = f"{len(ca)} residues" if labels is None else labels[index]
-        axes.set_title(text, fontsize=9, color=INK, y=-0.02, va="top")
+        axes.set_title(fill(text, LETTERS), fontsize=9, color=INK, y=-0.02, va="top")
     return figure_file(figure, path)
 
 
@@ -161,11 +165,15 @@ def draw_dihedrals(
         name: [backbone.ca for backbone in group] for name, group in chains.items()
     }
     distances = {name: dihedral_divergence(group, reference) for name, group in panels.items()}
+    columns = min(PANELS, len(panels))
+    rows = -(-len(panels) // columns)
     figure, grid = plt.subplots(
-        1, len(panels), figsize=(3.4 * len(panels), 3.3), squeeze=False, sharey=True,
+        rows, columns, figsize=(3.0 * columns, 3.3 * rows), squeeze=False, sharex=True, sharey=True,
         layout="constrained",
     )  # fmt: skip
-    for axes, (name, group) in zip(grid.flat, panels.items(), strict=True):
+    for axes in grid.flat[len(panels) :]:
+        axes.axis("off")
+    for axes, (name, group) in zip(grid.flat, panels.items(), strict=False):
         turns = np.concatenate([ca_dihedrals(ca) for ca in group])
         angles = np.concatenate([ca_angles(ca)[:-1] for ca in group if len(ca) > 3])
         counts, x, y = np.histogram2d(turns, angles, bins=(90, 60), range=[(-180, 180), (60, 180)])
@@ -175,10 +183,11 @@ def draw_dihedrals(
         axes.set_xticks([-180, -90, 0, 90, 180])
         axes.set_xlabel("CA dihedral, degrees")
         note = "" if name == "natural" else f"\ndivergence {distances[name]:.3f} bit"
-        axes.set_title(name + note, fontsize=10, color=INK)
+        axes.set_title(fill(name, LETTERS) + note, fontsize=10, color=INK)
         for text, place in (("helix", (50, 70)), ("strand", (-130, 156))):
             axes.text(*place, text, fontsize=8, color="#444444", ha="center")
-    grid[0, 0].set_ylabel("CA angle, degrees")
+    for axes in grid[:, 0]:
+        axes.set_ylabel("CA angle, degrees")
     figure.colorbar(image, ax=list(grid.flat), label="share of residues", shrink=0.9)
     return figure_file(figure, path)
 
