@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, final
+from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
 import torch
@@ -12,6 +12,9 @@ from orbitdiff.data.cif import Crystal, Rejected, parse_crystal, reduce_structur
 from orbitdiff.data.splits import first_by_hash
 from orbitdiff.errors import BadInput
 from orbitdiff.typing import Int, Tensor
+
+if TYPE_CHECKING:
+    from orbitdiff.data.streaming import StreamedSplit
 
 __all__ = [
     "SCHEMA_VERSION",
@@ -129,8 +132,30 @@ class CrystalDataset:
         table = read_split(Path(directory), split, schema=crystal_schema(), task="crystals")
         return cls(rows_to_crystals(table))
 
+    @classmethod
+    def streamed(cls, directory: Path, split: str) -> "StreamedSplit":
+        """Leave one split on the disk; batches are the same.
+
+        Parameters
+        ----------
+        directory : Path
+        split : str
+            train, val or test.
+        """
+        from orbitdiff.data.streaming import StreamedSplit
+
+        return StreamedSplit(
+            directory, split, schema=crystal_schema(), column="atom_types",
+            build=lambda table: cls(rows_to_crystals(table)),
+        )  # fmt: skip
+
     def __len__(self) -> int:
         return len(self.crystals)
+
+    @property
+    def sizes(self) -> Int[Tensor, " M"]:
+        """Points of each row."""
+        return self.num_atoms
 
     def batch(self, indices: Int[Tensor, " B"] | Sequence[int]) -> Batch:
         """Gather crystals into one batch, padded to its largest crystal.

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, final
+from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
 import torch
@@ -15,6 +15,9 @@ from orbitdiff.data.rejected import Rejected
 from orbitdiff.data.splits import first_by_hash, hash_split
 from orbitdiff.errors import BadInput
 from orbitdiff.typing import Int, Tensor
+
+if TYPE_CHECKING:
+    from orbitdiff.data.streaming import StreamedSplit
 
 __all__ = [
     "SCHEMA_VERSION",
@@ -197,6 +200,23 @@ class ProteinDataset:
         table = read_split(Path(directory), split, schema=backbone_schema(), task="backbones")
         return cls(rows_to_backbones(table))
 
+    @classmethod
+    def streamed(cls, directory: Path, split: str) -> "StreamedSplit":
+        """Leave one split on the disk; batches are the same.
+
+        Parameters
+        ----------
+        directory : Path
+        split : str
+            train, val or test.
+        """
+        from orbitdiff.data.streaming import StreamedSplit
+
+        return StreamedSplit(
+            directory, split, schema=backbone_schema(), column="sequence",
+            build=lambda table: cls(rows_to_backbones(table)),
+        )  # fmt: skip
+
     def __len__(self) -> int:
         return len(self.backbones)
 
@@ -205,6 +225,11 @@ class ProteinDataset:
         counts = Counter(backbone.cluster for backbone in self.backbones)
         values = [1 / counts[backbone.cluster] for backbone in self.backbones]
         return torch.tensor(values, dtype=torch.float64)
+
+    @property
+    def sizes(self) -> Int[Tensor, " M"]:
+        """Points of each row."""
+        return self.lengths
 
     def batch(self, indices: Int[Tensor, " B"] | Sequence[int]) -> Batch:
         """Gather chains into one batch, padded to its longest chain.

@@ -22,6 +22,7 @@ except ImportError as error:
 __all__ = [
     "file_sha256",
     "fresh_directory",
+    "read_shard",
     "read_shards",
     "read_split",
     "row_schema",

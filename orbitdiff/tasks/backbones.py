@@ -144,21 +144,31 @@ class Backbones:
     arm : EstimatorSpec
     data : Path
         Folder written by `prepare`.
+    streamed : bool
+        Leave the data on the disk.
     """
 
     name = "backbones"
 
-    def __init__(self, config: BackbonesConfig, arm: EstimatorSpec, data: Path) -> None:
+    def __init__(
+        self,
+        config: BackbonesConfig,
+        arm: EstimatorSpec,
+        data: Path,
+        *,
+        streamed: bool = False,
+    ) -> None:
         self.settings = config
         self.arm = arm
-        self.training_set = ProteinDataset.load(data, "train")
+        load = ProteinDataset.streamed if streamed else ProteinDataset.load
+        self.training_set = load(data, "train")
         self.objective = BackboneObjective(
             config.kernel,
             arm,
             self_condition=config.model.self_condition,
             distogram=config.model.distogram_bins > 0,
         )
-        validation_set = ProteinDataset.load(data, "val")
+        validation_set = load(data, "val")
         chosen = validation_set.first_k_by_hash(config.validation.num or len(validation_set))
         self.yardstick = BackboneYardstick(
             config.kernel, validation_set.batch(chosen), config.validation.times
@@ -170,7 +180,7 @@ class Backbones:
 
     def train_sizes(self) -> Tensor:
         """Return the number of residues of each training chain."""
-        return self.training_set.lengths
+        return self.training_set.sizes
 
     def train_batch(self, rows: Tensor, *, generator: torch.Generator) -> Batch:
         """Return these chains, each in a random orientation."""

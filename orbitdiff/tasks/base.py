@@ -48,7 +48,11 @@ def config_types() -> dict[str, type]:
     return {name: config_type(name) for name in CONFIGS}
 
 
-def build_task(name: str, settings: Any, arm: Any, data: Path) -> Any:
+STREAMED = ("backbones", "crystals")
+"""Tasks that ask nothing of their training set but batches, so that it may be streamed."""
+
+
+def build_task(name: str, settings: Any, arm: Any, data: Path, *, streamed: bool = False) -> Any:
     """Build the bundle that trains one run of a task.
 
     Parameters
@@ -60,6 +64,8 @@ def build_task(name: str, settings: Any, arm: Any, data: Path) -> Any:
         An entry of its `estimators`.
     data : Path
         Folder written by `prepare`.
+    streamed : bool
+        Leave the training set on the disk.
 
     Raises
     ------
@@ -68,5 +74,11 @@ def build_task(name: str, settings: Any, arm: Any, data: Path) -> Any:
     """
     if name not in BUNDLES:
         raise BadInput(f"expected a task among {sorted(BUNDLES)} to train, got {name!r}")
+    if streamed and name not in STREAMED:
+        raise BadInput(
+            f"expected train.window = 0 for {name}: only {' and '.join(STREAMED)} train on data "
+            "that are not in memory"
+        )
     module, attribute = BUNDLES[name]
-    return getattr(import_module(module), attribute)(settings, arm, data)
+    bundle = getattr(import_module(module), attribute)
+    return bundle(settings, arm, data, **({"streamed": True} if streamed else {}))

@@ -260,16 +260,26 @@ class Crystals:
     estimator : EstimatorSpec
     data : Path
         Folder written by `prepare`.
+    streamed : bool
+        Leave the data on the disk.
     """
 
     name = "crystals"
 
-    def __init__(self, config: CrystalsConfig, estimator: EstimatorSpec, data: Path) -> None:
+    def __init__(
+        self,
+        config: CrystalsConfig,
+        estimator: EstimatorSpec,
+        data: Path,
+        *,
+        streamed: bool = False,
+    ) -> None:
         self.settings = config
         self.estimator = estimator
         self.objective = build_objective(config.kernel, estimator)
-        self.training_set = CrystalDataset.load(data, "train")
-        validation_set = CrystalDataset.load(data, "val")
+        load = CrystalDataset.streamed if streamed else CrystalDataset.load
+        self.training_set = load(data, "train")
+        validation_set = load(data, "val")
         first = validation_set.first_k_by_hash(config.validation.num)
         self.yardstick = TorusYardstick(
             self.objective, validation_set.batch(first), config.validation.sigmas
@@ -281,7 +291,7 @@ class Crystals:
 
     def train_sizes(self) -> Tensor:
         """Return the number of atoms of each training crystal."""
-        return self.training_set.num_atoms
+        return self.training_set.sizes
 
     def train_batch(self, rows: Tensor, *, generator: torch.Generator) -> Batch:
         """Return the batch of these training rows; nothing is drawn."""

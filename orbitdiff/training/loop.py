@@ -1,9 +1,10 @@
 """The training loop: plain torch, the same function alone, under Ray Train and inside a sweep."""
 
+import dataclasses
 import math
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -22,11 +23,11 @@ from orbitdiff.training.frozen import freeze
 from orbitdiff.training.history import History
 from orbitdiff.training.memory import memory_named
 from orbitdiff.training.micro_batches import MicroBatches
-from orbitdiff.training.rows import rows_of_worker
+from orbitdiff.training.rows import RowOrder
 from orbitdiff.training.worker import Worker
 from orbitdiff.typing import Tensor
 
-__all__ = ["TrainConfig", "TrainingObjective", "TrainingTask", "train"]
+__all__ = ["StreamedSet", "TrainConfig", "TrainingObjective", "TrainingTask", "train"]
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,9 @@ class TrainConfig:
     bucket : int
         Batches of samples of like size are cut from this many batches at a time, so that little
         is padding; 0 takes samples as the shuffle gives them.
+    window : int
+        Files of the training set that are in memory at a time, streamed in a shuffled order and
+        shuffled within; 0 keeps the whole set there.
     num_workers : int
         Training processes.
     precision : str
@@ -79,6 +83,7 @@ class TrainConfig:
     snapshot_every: int = 0
     micro_batches: int = 1
     bucket: int = 0
+    window: int = 0
     num_workers: int = 2
     precision: str = "float32"
     compile: bool = False
@@ -88,7 +93,7 @@ class TrainConfig:
         for name in ("steps", "batch_size", "checkpoint_every", "validate_every", "log_every"):
             if getattr(self, name) < 1:
                 raise BadInput(f"train.{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("snapshot_every", "bucket"):
+        for name in ("snapshot_every", "bucket", "window"):
             if getattr(self, name) < 0:
                 raise BadInput(f"train.{name} must be 0 or more, got {getattr(self, name)}")
         for name in ("learning_rate", "clip_norm"):
@@ -151,6 +156,21 @@ class TrainingTask(Protocol):
         ...
 
 
+@runtime_checkable
+class StreamedSet(Protocol):
+    """A training set of which a window is in memory; `StreamedSplit` is one."""
+
+    shards: Tensor
+
+    def open(
+        self,
+        windows: Iterator[list[int]],
+        read: Callable[[Iterable[Path]], Iterator[Any]],
+    ) -> None:
+        """Take rows from now on from shards that come in this order."""
+        ...
+
+
 def learning_rate(config: TrainConfig, step: int) -> float:
     """Rate at a step: linear warm-up, then cosine decay."""
     if step < config.warmup:
@@ -200,6 +220,7 @@ def train(
     history: History,
     start_weights: Mapping[str, Tensor] | None = None,
     snapshots: Path | None = None,
+    streamed: StreamedSet | None = None,
     progress: bool = True,
 ) -> dict[str, Any]:
     """Train a task's denoiser; resume from the worker's newest whole checkpoint.
@@ -220,6 +241,8 @@ def train(
         Weights to start from (a fine-tune); default those of the seed.
     snapshots : Path, optional
         Rank 0 writes the averaged weights of every `snapshot_every`-th step to `STEP/` in it.
+    streamed : StreamedSet, optional
+        The task's training set where `config.window` of its shards are in memory at a time.
     progress : bool
         Print a progress line at each log interval.
 
@@ -253,10 +276,11 @@ def train(
     model = worker.wrap(network if micro == 1 else MicroBatches(network, micro))
     if config.compile:
         model = torch.compile(model)  # type: ignore[assignment]
-    rows = rows_of_worker(
-        task.train_sizes(), batch_size=config.batch_size, bucket=config.bucket, seed=seed,
-        rank=worker.rank, world_size=worker.world_size, start=start,
-    )  # fmt: skip
+    order = RowOrder(task.train_sizes(), seed, config.batch_size, config.bucket)
+    if streamed is not None:
+        order = dataclasses.replace(order, shards=streamed.shards, window=config.window)
+        streamed.open(order.windows(start=start), worker.shards)
+    rows = order.of_worker(rank=worker.rank, world_size=worker.world_size, start=start)
 
     def about(step: int) -> dict[str, Any]:
         return {**task.config(), "step": step, "seed": seed}

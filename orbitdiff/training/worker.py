@@ -1,10 +1,10 @@
 """What a training loop needs from the process it runs in, with the in-process default."""
 
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Protocol, final, runtime_checkable
+from typing import Any, Protocol, final, runtime_checkable
 
 import torch
 from torch import nn
@@ -32,6 +32,10 @@ class Worker(Protocol):
 
     def report(self, metrics: Mapping[str, float], checkpoint: Path | None) -> None:
         """Record metrics and keep the checkpoint folder; every rank calls it equally often."""
+        ...
+
+    def shards(self, files: Iterable[Path]) -> Iterator[Any]:
+        """Give the table of each parquet file, in order; the next ones may be read ahead."""
         ...
 
     def say(self, line: str) -> None:
@@ -68,6 +72,12 @@ class LocalWorker:
         """Give the newest whole checkpoint; broken ones are passed over."""
         whole = [path for path in checkpoints(self.storage) if is_complete(path)]
         yield whole[-1] if whole else None
+
+    def shards(self, files: Iterable[Path]) -> Iterator[Any]:
+        """Read one file after another."""
+        from orbitdiff.data.store import read_shard
+
+        return (read_shard(path, None) for path in files)
 
     def say(self, line: str) -> None:
         """Print the line."""

@@ -2,7 +2,7 @@
 
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar, final
@@ -18,6 +18,7 @@ from pipelines.distributed.refusal import (
     raise_refusal,
     write_refusal,
 )
+from pipelines.distributed.shards import stream_tables
 from pipelines.distributed.storage import checkpoint_place, newest_whole
 from pipelines.environment import prepare_environment
 from pipelines.stages.base import Loop
@@ -74,6 +75,10 @@ class RayWorker:
                 instead = f"{name} is taken" if name else "training starts over"
                 self.say(f"checkpoint {newest} is cut or was changed; {instead}")
             yield folder
+
+    def shards(self, files: Iterable[Path]) -> Iterator[Any]:
+        """Give the table of each file, read ahead by Ray Data."""
+        return stream_tables(files)
 
     def say(self, line: str) -> None:
         """Append the line to the file that the driver follows."""

@@ -38,7 +38,10 @@ def training_loop(worker: Worker, config: dict[str, Any]) -> dict[str, Any]:
         Last metrics.
     """
     train_config = config["train"]
-    task = build_task(config["task"], config["settings"], config["arm"], Path(config["data"]))
+    task = build_task(
+        config["task"], config["settings"], config["arm"], Path(config["data"]),
+        streamed=bool(train_config.window),
+    )  # fmt: skip
     start = None if config["start"] is None else store.load_model(Path(config["start"]))[0]
     running = Path(config["running"])
     with only_writer(running) if worker.rank == 0 else nullcontext():
@@ -50,6 +53,7 @@ def training_loop(worker: Worker, config: dict[str, Any]) -> dict[str, Any]:
             start_weights=start,
             history=History(running / "history.jsonl"),
             snapshots=running / "snapshots",
+            streamed=task.training_set if train_config.window else None,
         )
         weights = result.pop("weights")
         if worker.rank == 0:

@@ -80,7 +80,10 @@ def covariance_trace(losses: Float[Tensor, " B"], parameters: Sequence[Tensor]) 
 def task_losses(trial: Trial, weights: dict[str, Tensor]) -> tuple[nn.Module, Tensor]:
     """Network with the weights, and its loss on each of some training samples."""
     assert trial.origin.data is not None  # every task with workers is trained on prepared data
-    task = build_task(trial.origin.task, trial.settings, trial.arm, trial.origin.data)
+    task = build_task(
+        trial.origin.task, trial.settings, trial.arm, trial.origin.data,
+        streamed=bool(trial.settings.train.window),
+    )  # fmt: skip
     network: nn.Module = task.build_denoiser(generator=stream(trial.seed, "weights"))
     network.load_state_dict({name: value.float() for name, value in weights.items()})
     network.eval()

@@ -56,6 +56,7 @@ class StoppableWorker:
         self.wrap = worker.wrap
         self.restore = worker.restore
         self.report = worker.report
+        self.shards = worker.shards
 
     def say(self, line: str) -> None:
         """Show a line; after every log interval the training may end here."""
