@@ -27,8 +27,8 @@ test: setup  ## the tests that CI runs
 	python -m pytest -n 2 -m "not slow and not integration"
 	python -m pytest -m "integration and not slow"
 
-test-all: setup  ## all tests, the long ones too
-	python -m pytest
+test-all: setup  ## all tests, the long ones too; the soak takes $ORBITDIFF_SOAK_MINUTES, default 30
+	ORBITDIFF_SOAK_MINUTES=$${ORBITDIFF_SOAK_MINUTES:-30} python -m pytest
 
 lint: setup  ## ruff, mypy, import-linter
 	ruff check .
