@@ -10,6 +10,10 @@ ROOT = Path(__file__).parents[2]
 PAGE = " ".join((ROOT / "docs/backbones.md").read_text().split())
 GRADIENTS = json.loads((ROOT / "benchmarks/results/backbone_gradients_cpu.json").read_text())
 LEVELS: list[dict[str, Any]] = GRADIENTS["levels"]
+TABLE = json.loads((ROOT / "reports/backbones/cpu/table.json").read_text())
+ROWS = {row["estimator"]: row for row in TABLE["rows"]}
+FIGURES = ("natural", "divergence", "nll", "nearest_tm", "distance", "equivariance")
+PAIRED = ("natural", "divergence", "nll", "distance", "equivariance")
 TARGETS = {
     "exact": "exact",
     "published, with the true rotation": "published_true",
@@ -43,3 +47,42 @@ def test_cost() -> None:
     assert f"costs {costs['exact']:.2f} ms a sample" in PAGE
     assert f"10,000 rotations {costs['published_true']:.2f} ms" in PAGE
     assert costs["exact"] < 0.1
+
+
+@pytest.mark.parametrize("arm", ["tuned", "tuned_published", "tuned_published_true", "tuned_exact"])
+def test_fine_tunes(arm: str) -> None:
+    row = ROWS[arm]
+    assert row["seeds"] == [0, 1, 2]
+    cells = [f"{row[name]['mean']:.3f} ± {row[name]['std']:.3f}" for name in FIGURES]
+    assert f"| `{arm}` | {' | '.join(cells)} |" in PAGE
+    if arm != "tuned":
+        paired = [row["paired"][name] for name in PAIRED]
+        cells = [f"{one['mean']:+.4f} ± {one['standard_error']:.4f}" for one in paired]
+        assert f"| `{arm}` | {' | '.join(cells)} |" in PAGE
+
+
+def equivariance(arm: str, seed: int) -> float:
+    path = ROOT / f"results/backbones/cpu/cpu-pdb_64-{arm}-{seed}/history.jsonl"
+    records = [json.loads(line) for line in path.read_text().splitlines()]
+    return float([one["equivariance_mean"] for one in records if "equivariance_mean" in one][-1])
+
+
+def test_exact_lowers_the_equivariance_error_in_every_seed_by_little() -> None:
+    for seed in range(3):
+        plain, exact = (equivariance(arm, seed) for arm in ("tuned", "tuned_exact"))
+        assert 0.98 * plain < exact < plain
+    assert (
+        ROWS["tuned_exact"]["paired"]["equivariance"]["mean"]
+        > -0.01 * ROWS["tuned"]["equivariance"]["mean"]
+    )
+
+
+def test_what_fine_tuning_does_to_the_base_by_time() -> None:
+    base, exact = (ROWS[arm]["equivariance_by_time"] for arm in ("plain", "tuned_exact"))
+    for time in base:
+        assert (exact[time]["mean"] < base[time]["mean"]) == (float(time) >= 0.7), time
+
+
+def test_controls() -> None:
+    natural, noised = (row["natural"]["mean"] for row in TABLE["controls"])
+    assert f"pass all proxies in {natural:.3f}, with 1 Å of noise in {noised:.3f}" in PAGE
