@@ -380,6 +380,16 @@ def kill(driver: "subprocess.Popen[bytes]", *, alone: bool) -> None:
             process.kill()
 
 
+def heads(driver: "subprocess.Popen[bytes]") -> list[Any]:
+    """Processes of trials that run."""
+    found = []
+    for process in psutil.Process(driver.pid).children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):  # it may end meanwhile
+            if "ImplicitFunc" in " ".join(process.cmdline()):
+                found.append(process)
+    return found
+
+
 def recorded_runs(folder: Path) -> list[Any]:
     from mlflow.tracking import MlflowClient
 
@@ -430,12 +440,7 @@ def test_trials_are_ray_train_runs_stopped_early_and_restored(tmp_path: Path, st
     driver = start(tmp_path, "crystals", CRYSTALS)
     wait_for(driver, tmp_path, 1)
     # the process of a trial dies: its CPU is given back, and it is tried again
-    heads = [
-        process
-        for process in psutil.Process(driver.pid).children(recursive=True)
-        if "ImplicitFunc" in " ".join(process.cmdline())
-    ]
-    heads[0].kill()
+    heads(driver)[0].kill()
     wait_for(driver, tmp_path, 5)
     kill(driver, alone=False)
     before = ended_trials(tmp_path)
