@@ -203,8 +203,9 @@ def optimiser_step(
     norm = float(nn.utils.clip_grad_norm_(model.parameters(), clip_norm))
     if not math.isfinite(norm):
         raise NonFiniteLoss(
-            f"gradient is not finite at step {step}, the loss is ({float(loss.value):.4g}): "
-            f"t = {t.tolist()}, samples = {batch.ids.tolist()}; the last good checkpoint is kept. "
+            f"gradient is not finite at step {step}, the loss is "
+            f"({float(loss.value.detach()):.4g}): t = {t.tolist()}, "
+            f"samples = {batch.ids.tolist()}; the last good checkpoint is kept. "
             "Lower train.learning_rate or look at these samples"
         )
     optimiser.step()
