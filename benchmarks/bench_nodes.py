@@ -65,7 +65,7 @@ class Unsaved:
 
     def __init__(self, worker: Worker) -> None:
         self.rank, self.world_size, self.device = worker.rank, worker.world_size, worker.device
-        self.wrap = worker.wrap
+        self.wrap, self.mean, self.shards = worker.wrap, worker.mean, worker.shards
 
     @contextmanager
     def restore(self) -> Iterator[None]:

@@ -18,7 +18,7 @@ from orbitdiff.orbit.base import EstimatorSpec
 from orbitdiff.samplers.flow import FlowConfig
 from orbitdiff.tasks.backbone_objective import FIELD, BackboneKernelConfig, BackboneObjective
 from orbitdiff.tasks.backbone_yardstick import BackboneYardstick
-from orbitdiff.training.loop import TrainConfig
+from orbitdiff.training.config import TrainConfig
 from orbitdiff.typing import Tensor
 
 __all__ = ["Backbones", "BackbonesConfig", "build_network"]

@@ -25,7 +25,7 @@ from orbitdiff.tasks.conformer_objective import (
     ConformerObjective,
     ConformerYardstick,
 )
-from orbitdiff.training.loop import TrainConfig
+from orbitdiff.training.config import TrainConfig
 from orbitdiff.typing import Tensor
 
 __all__ = ["Conformers", "ConformersConfig", "build_network"]

@@ -28,7 +28,7 @@ from orbitdiff.orbit.plain import PlainTarget
 from orbitdiff.orbit.registry import build_estimator
 from orbitdiff.samplers.config import SamplerConfig
 from orbitdiff.tasks.yardstick import TorusYardstick
-from orbitdiff.training.loop import TrainConfig
+from orbitdiff.training.config import TrainConfig
 from orbitdiff.typing import PerSample, Tensor
 
 __all__ = ["Crystals", "CrystalsConfig", "DataConfig", "EvaluateConfig", "KernelConfig"]

@@ -30,7 +30,8 @@ from orbitdiff.tasks.crystals import (
 from orbitdiff.tasks.like_atoms import LikeAtomsObjective
 from orbitdiff.tasks.types_objective import TypesObjective
 from orbitdiff.tasks.yardstick import TorusYardstick
-from orbitdiff.training.loop import TrainConfig, TrainingObjective
+from orbitdiff.training.config import TrainConfig
+from orbitdiff.training.task import TrainingObjective
 from orbitdiff.typing import Tensor
 
 __all__ = [

@@ -38,6 +38,10 @@ class Worker(Protocol):
         """Give the table of each parquet file, in order; the next ones may be read ahead."""
         ...
 
+    def mean(self, values: Mapping[str, float]) -> dict[str, float]:
+        """Return the mean of each number over the workers; every rank calls it equally often."""
+        ...
+
     def say(self, line: str) -> None:
         """Show a line in the terminal of whoever started the training."""
         ...
@@ -78,6 +82,10 @@ class LocalWorker:
         from orbitdiff.data.store import read_shard
 
         return (read_shard(path, None) for path in files)
+
+    def mean(self, values: Mapping[str, float]) -> dict[str, float]:
+        """Return the numbers unchanged."""
+        return dict(values)
 
     def say(self, line: str) -> None:
         """Print the line."""

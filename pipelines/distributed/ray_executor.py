@@ -80,6 +80,14 @@ class RayWorker:
         """Give the table of each file, read ahead by Ray Data."""
         return stream_tables(files)
 
+    def mean(self, values: Mapping[str, float]) -> dict[str, float]:
+        """Return the mean of each number over the workers."""
+        if self.world_size == 1:
+            return dict(values)
+        total = torch.tensor(list(values.values()), dtype=torch.float64, device=self.device)
+        torch.distributed.all_reduce(total)
+        return dict(zip(values, (total / self.world_size).tolist(), strict=True))
+
     def say(self, line: str) -> None:
         """Append the line to the file that the driver follows."""
         with (self.storage / PROGRESS_FILE).open("a") as file:
@@ -101,10 +109,13 @@ class RayExecutor:
     ----------
     num_cpus : int, optional
         Logical CPUs of a local Ray, default those of the machine.
+    resize_seconds : float
+        How often a training that may grow looks for room.
     """
 
-    def __init__(self, *, num_cpus: int | None = None) -> None:
+    def __init__(self, *, num_cpus: int | None = None, resize_seconds: float = 60.0) -> None:
         self.num_cpus = num_cpus
+        self.resize_seconds = resize_seconds
 
     def _connect(self) -> Any:
         prepare_environment()
@@ -148,9 +159,19 @@ class RayExecutor:
                     bar.update()
 
     def fit(
-        self, loop: Loop, config: dict[str, Any], *, name: str, storage: Path, num_workers: int
+        self,
+        loop: Loop,
+        config: dict[str, Any],
+        *,
+        name: str,
+        storage: Path,
+        num_workers: int,
+        min_workers: int = 0,
     ) -> dict[str, Any]:
         """Run a training loop through Ray Train; the same name and storage resume.
+
+        Where `min_workers` is set, the run goes on with fewer workers where a node leaves, and
+        with more where one joins, from its last checkpoint each time.
 
         Raises
         ------
@@ -163,7 +184,7 @@ class RayExecutor:
         ray = self._connect()
         resources = ray.cluster_resources()
         use_gpu = has_gpu(resources)
-        check_workers(num_workers, resources, use_gpu=use_gpu)
+        check_workers(min_workers or num_workers, resources, use_gpu=use_gpu)
         from ray.train import (
             CheckpointConfig,
             FailureConfig,
@@ -184,7 +205,8 @@ class RayExecutor:
             },
             torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo"),
             scaling_config=ScalingConfig(
-                num_workers=num_workers,
+                num_workers=(min_workers, num_workers) if min_workers else num_workers,  # type: ignore[arg-type]
+                elastic_resize_monitor_interval_s=self.resize_seconds,  # type: ignore[call-arg]
                 use_gpu=use_gpu,
                 resources_per_worker={"CPU": 1},
             ),

@@ -37,9 +37,20 @@ class Executor(Protocol):
         ...
 
     def fit(
-        self, loop: Loop, config: dict[str, Any], *, name: str, storage: Path, num_workers: int
+        self,
+        loop: Loop,
+        config: dict[str, Any],
+        *,
+        name: str,
+        storage: Path,
+        num_workers: int,
+        min_workers: int = 0,
     ) -> dict[str, Any]:
-        """Run a training loop on `num_workers` workers; the same name and storage resume."""
+        """Run a training loop; the same name and storage resume.
+
+        It has `num_workers` workers, or where `min_workers` is set as many between the two as
+        there is room for.
+        """
         ...
 
 
@@ -95,7 +106,14 @@ class LocalExecutor:
         return [function(item) for item in tqdm(items, desc=description, leave=False)]
 
     def fit(
-        self, loop: Loop, config: dict[str, Any], *, name: str, storage: Path, num_workers: int
+        self,
+        loop: Loop,
+        config: dict[str, Any],
+        *,
+        name: str,
+        storage: Path,
+        num_workers: int,
+        min_workers: int = 0,
     ) -> dict[str, Any]:
         """Run a training loop in this process, as the only worker."""
         return loop(LocalWorker(storage / name), config)

@@ -83,7 +83,8 @@ def run(
         `model`, the folder to write: model.safetensors, config.json, history.jsonl
         and, where the preset keeps them, snapshots/STEP/ with the weights during training.
     executor : Executor
-        Trains on `train.num_workers` processes; a run that was stopped continues.
+        Trains on `train.num_workers` processes, or fewer down to `train.min_workers`; a run
+        that was stopped continues.
     tracker : Tracker
         Gets parameters, losses, validation figures and the model.
     """
@@ -141,6 +142,7 @@ def run(
             name="ray",
             storage=running,
             num_workers=config_of_training.num_workers,
+            min_workers=config_of_training.min_workers,
         )
         for line in (running / "history.jsonl").read_text().splitlines():
             record = json.loads(line)

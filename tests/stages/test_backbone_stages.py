@@ -35,7 +35,7 @@ from orbitdiff.tasks.backbones import (
     BackboneValidationConfig,
 )
 from orbitdiff.training import checkpoint as store
-from orbitdiff.training.loop import TrainConfig
+from orbitdiff.training.config import TrainConfig
 from pipelines.params import RunParams
 from pipelines.stages import fetch, train
 from pipelines.stages.backbones import baseline, evaluate, measure, report, sample

@@ -28,7 +28,7 @@ from orbitdiff.tasks.conformers import (
     ConformerValidationConfig,
 )
 from orbitdiff.training import checkpoint as store
-from orbitdiff.training.loop import TrainConfig
+from orbitdiff.training.config import TrainConfig
 from pipelines.params import RunParams
 from pipelines.stages import train
 from pipelines.stages.base import LocalExecutor, NullTracker

@@ -27,7 +27,7 @@ from orbitdiff.tasks.backbones import (
     BackboneValidationConfig,
     build_network,
 )
-from orbitdiff.training.loop import TrainConfig
+from orbitdiff.training.config import TrainConfig
 
 CPU = torch.device("cpu")
 KERNEL = BackboneKernelConfig()

@@ -9,9 +9,13 @@ from orbitdiff.errors import BadInput, NonFiniteLoss
 from orbitdiff.kernels import GaussianKernel, LinearSigma, Parametrization
 from orbitdiff.objective import DiffusedField, Objective
 from orbitdiff.orbit.plain import PlainTarget
+from orbitdiff.seeding import stream
 from orbitdiff.training.checkpoint import load_model
+from orbitdiff.training.config import TrainConfig
 from orbitdiff.training.history import History
-from orbitdiff.training.loop import TrainConfig, train
+from orbitdiff.training.loop import train
+from orbitdiff.training.rows import RowOrder
+from orbitdiff.training.step import OptimiserStep
 from orbitdiff.training.worker import LocalWorker
 
 
@@ -196,3 +200,58 @@ def test_bad_numbers_are_refused(name, value):
     numbers = {"steps": 1, "batch_size": 4, name: value}
     with pytest.raises(BadInput, match=name):
         TrainConfig(**numbers)
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+def test_shares_of_missing_workers_are_computed_by_the_others(tmp_path, world_size):
+    """The gradient of a step is the same for any number of workers, 4 shares in 1, 2 or 3."""
+    config = replace(CONFIG, num_workers=4, min_workers=1, clip_norm=1e9)
+    gradients, losses, rows = [], [], []
+    for rank in range(world_size):
+        task = Tiny()
+        network = task.build_denoiser(generator=torch.Generator().manual_seed(0))
+        worker = LocalWorker(tmp_path)
+        worker.rank, worker.world_size = rank, world_size
+        take = OptimiserStep(
+            task, config, worker, RowOrder(task.train_sizes(), 3, config.batch_size), network,
+            torch.optim.SGD(network.parameters(), lr=0.0), seed=3, start=0,
+        )  # fmt: skip
+        rows += sorted(take.rows)
+        losses.append(take(0)["loss"])
+        gradients.append(torch.cat([p.grad.flatten() for p in network.parameters()]))
+    assert sorted(rows) == [0, 1, 2, 3]
+
+    # four workers, each its share of the batch with the noise of its rank
+    task, expected, values = Tiny(), [], []
+    for share in range(4):
+        network = task.build_denoiser(generator=torch.Generator().manual_seed(0))
+        order = RowOrder(task.train_sizes(), 3, config.batch_size)
+        own = next(order.of_worker(rank=share, world_size=4, start=0))
+        batch = task.train_batch(own, generator=torch.Generator())
+        noise = stream(3, "noise", 0, share)
+        t = task.objective.draw_times(len(batch), generator=noise, device=torch.device("cpu"))
+        loss = task.objective(network, batch, t, generator=noise).value
+        loss.backward()
+        values.append(float(loss.detach()))
+        expected.append(torch.cat([p.grad.flatten() for p in network.parameters()]))
+    assert not torch.allclose(expected[0], expected[1])
+    torch.testing.assert_close(torch.stack(gradients).mean(0), torch.stack(expected).mean(0))
+    assert sum(losses) / world_size == pytest.approx(sum(values) / 4)
+
+
+def test_one_process_trains_as_any_number_would(tmp_path):
+    """The shares, not the processes, make the run: fewer shares are another run."""
+    four, _ = go(tmp_path, Tiny(), "four", config=replace(CONFIG, num_workers=4, min_workers=1))
+    two, _ = go(tmp_path, Tiny(), "two", config=replace(CONFIG, num_workers=2, min_workers=1))
+    one, _ = go(tmp_path, Tiny(), "one", config=replace(CONFIG, num_workers=4))
+    alone, _ = go(tmp_path, Tiny(), "alone", config=CONFIG)
+    weight = "linear.weight"
+    assert not torch.equal(four["weights"][weight], two["weights"][weight])
+    # without min_workers a process takes the batch as a whole
+    assert torch.equal(one["weights"][weight], alone["weights"][weight])
+
+
+@pytest.mark.parametrize("number", [-1, 5])
+def test_min_workers_outside_the_workers_is_refused(number):
+    with pytest.raises(BadInput, match=r"train.min_workers must be 0 to num_workers \(4\)"):
+        replace(CONFIG, num_workers=4, min_workers=number)

@@ -57,6 +57,7 @@ class StoppableWorker:
         self.restore = worker.restore
         self.report = worker.report
         self.shards = worker.shards
+        self.mean = worker.mean
 
     def say(self, line: str) -> None:
         """Show a line; after every log interval the training may end here."""
