@@ -2,7 +2,8 @@
 
 `.runs/records/EXPERIMENT/NAME/` holds `journal.jsonl` (a line per record), `sent` (how many of them
 the server has), `id` and the files that could not be sent at once. A journal is kept until its run
-has ended well and all of it was sent, so a run that starts again finds the id that it had.
+has ended well, all of it was sent and its process has exited, so a run that starts again finds the
+id that it had.
 """
 
 import fcntl
@@ -17,6 +18,7 @@ from typing import IO, Any, final
 
 from orbitdiff.errors import BadInput
 from orbitdiff.export import write_atomically
+from pipelines.tracking.departure import claim, remove_at_exit, was_killed
 
 __all__ = ["Spool", "records_folder", "spools"]
 
@@ -62,10 +64,14 @@ class Spool:
             safe = f"{safe[:80].lstrip('.')}-{sha256(name.encode()).hexdigest()[:12]}"
         folder = records_folder() / experiment / safe
         spool = cls(folder)
-        if spool.ended_well:  # what is left of it is of an earlier run, and sent as such
-            os.replace(folder, folder.with_name(f"{safe}~{spool.id[:8]}"))
+        if spool.ended_well and not was_killed(folder):
+            if spool.pending():  # of an earlier run, and sent as such
+                os.replace(folder, folder.with_name(f"{safe}~{spool.id[:8]}"))
+            else:
+                shutil.rmtree(folder)
             spool._lock.close()
             spool = cls(folder)
+        claim(folder)
         return spool
 
     def append(self, record: Mapping[str, Any]) -> int:
@@ -116,9 +122,9 @@ class Spool:
         return (last.get("kind"), last.get("status")) == ("end", "FINISHED")
 
     def close(self) -> None:
-        """Let go; a journal with nothing more to say is removed."""
+        """Let go; a journal with nothing more to say is removed when the process exits."""
         if self.ended_well and not self.pending():
-            shutil.rmtree(self.folder, ignore_errors=True)
+            remove_at_exit(self.folder)
         self._lock.close()
 
 

@@ -20,6 +20,7 @@ from orbitdiff.errors import OrbitDiffError
 from orbitdiff.inference import demo_checkpoint
 from pipelines.environment import prepare_environment
 from pipelines.stages.base import PARENT_RECORD
+from pipelines.tracking.departure import depart
 from pipelines.tracking.mlflow_tracker import MLflowTracker, deliver
 from pipelines.tracking.spool import Spool, records_folder
 
@@ -218,6 +219,7 @@ def test_nothing_is_lost_and_nothing_comes_twice(
     assert history(server, found["broken"]) == [(7, 7.0)]
     assert found["broken"].info.status == "FAILED"
     assert len(versions(server)) == before == 2
+    depart()  # as at the end of the process
     assert [path.parent.name for path in records_folder().glob("*/*/journal.jsonl")] == [
         "broken", "required"
     ]  # fmt: skip

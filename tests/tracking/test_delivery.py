@@ -13,6 +13,7 @@ from orbitdiff.inference import demo_checkpoint
 from pipelines.assemble import make_tracker
 from pipelines.environment import prepare_environment
 from pipelines.stages.base import PARENT_RECORD
+from pipelines.tracking.departure import depart
 from pipelines.tracking.mlflow_tracker import MLflowTracker, deliver
 from pipelines.tracking.spool import Spool, records_folder
 
@@ -89,11 +90,13 @@ def test_records_wait_and_reach_the_server_once(
         assert len(client(folder).search_model_versions("name = 'orbitdiff-crystals'")) == 1
     place = client(folder).download_artifacts(found["child"].info.run_id, "model/config.json")
     assert Path(place).read_bytes() == (demo_checkpoint() / "config.json").read_bytes()
+    depart()  # as at the end of the process
     # the run that broke off keeps its journal, and goes on in its MLflow run
     assert [path.parent.name for path in records_folder().glob("*/*/id")] == ["broken"]
     with MLflowTracker().run("broken", **ABOUT) as continued:
         pass
     assert continued.id == found["broken"].info.run_id
+    depart()
     assert not list(records_folder().glob("*/*/id"))
 
 

@@ -36,7 +36,6 @@ def test_a_run_that_is_over_leaves_nothing_and_the_next_one_is_another() -> None
     first = Spool.of_run("crystals", "one")
     first.mark_sent(first.append(END))
     first.close()
-    assert not list(records_folder().glob("crystals/*"))
     second = Spool.of_run("crystals", "one")
     assert second.id != first.id
     second.append(END)  # not sent: kept, but not continued
@@ -45,6 +44,51 @@ def test_a_run_that_is_over_leaves_nothing_and_the_next_one_is_another() -> None
     assert (third.records, third.id == second.id) == ([], False)
     third.close()
     assert [spool.id for spool in spools()] == [second.id]
+
+
+SCRIPT = """
+import sys
+from pipelines.tracking.spool import Spool
+spool = Spool.of_run("crystals", "one")
+spool.mark_sent(spool.append({"kind": "end", "status": sys.argv[1]}))
+if sys.argv[2] == "close":
+    spool.close()
+print(spool.id, flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_run_that_is_over_is_another_one_than_the_next_while_its_process_lives() -> None:
+    first = Spool.of_run("crystals", "one")
+    first.mark_sent(first.append(END))
+    first.close()
+    script = "from pipelines.tracking.spool import Spool; print(Spool.of_run('crystals', 'one').id)"
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    shown = subprocess.check_output([sys.executable, "-c", script], env=environment, text=True)
+    assert shown.strip() != first.id
+
+
+@pytest.mark.parametrize("last", ["close", "append"])
+@pytest.mark.parametrize("status", ["FINISHED", "FAILED"])
+@pytest.mark.parametrize("killed", [True, False])
+def test_a_run_whose_process_was_killed_after_its_end_goes_on(
+    last: str, status: str, killed: bool
+) -> None:
+    """Whoever waits for the process has not learned that the run is over, and starts it again."""
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    with subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, status, last], env=environment, stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE, text=True,
+    ) as other:  # fmt: skip
+        assert other.stdout is not None
+        assert other.stdin is not None
+        known = other.stdout.readline().strip()
+        if killed:
+            other.kill()
+        other.stdin.close()
+        other.wait()
+    assert (Spool.of_run("crystals", "one").id == known) == (killed or status == "FAILED")
+    assert len(list(records_folder().glob(".process-*"))) == 1 + killed
 
 
 def test_a_line_that_a_kill_has_cut_is_dropped() -> None:
