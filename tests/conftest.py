@@ -1,6 +1,7 @@
 """Quiet, offline, single-threaded tests; fixtures that several folders share."""
 
 import os
+from pathlib import Path
 
 os.environ.update(
     {
@@ -33,3 +34,21 @@ torch.set_num_threads(1)
 def generator() -> torch.Generator:
     """A fresh seeded generator per test."""
     return torch.Generator().manual_seed(0)
+
+
+@pytest.fixture
+def prepared_crystals(tmp_path: Path) -> Path:
+    """Two dozen cubic crystals of three atoms, prepared."""
+    pymatgen = pytest.importorskip("pymatgen.core")
+    from pipelines.stages.base import LocalExecutor
+    from pipelines.stages.crystals.prepare import prepare_own
+
+    cifs = tmp_path / "cifs"
+    cifs.mkdir()
+    for number in range(24):
+        cell = pymatgen.Lattice.cubic(4 + 0.05 * number)
+        places = [[0, 0, 0], [0.5, 0.5, 0.5], [0.5, 0.5, 0]]
+        crystal = pymatgen.Structure(cell, ["Ba", "Ti", "O"], places)
+        crystal.to(str(cifs / f"crystal-{number}.cif"))
+    prepare_own(cifs, tmp_path / "data", executor=LocalExecutor())
+    return tmp_path / "data"

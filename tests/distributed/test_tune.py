@@ -34,7 +34,6 @@ from pipelines.distributed.tune import (
 from pipelines.params import load
 from pipelines.stages import sweep as stage
 from pipelines.stages.base import LocalExecutor, NullTracker
-from pipelines.stages.crystals.prepare import prepare_own
 from pipelines.stages.sweeps.config import Search
 from pipelines.stages.sweeps.space import Space, Trial
 from pipelines.stages.sweeps.trial import end, run_trial
@@ -312,20 +311,6 @@ def test_optuna_tries_points_with_all_their_seeds(tmp_path: Path) -> None:
     assert sweep_in(tmp_path, sweep, RayTuner(num_cpus=2)) == rows
 
 
-def write_data(folder: Path) -> None:
-    """Prepare two dozen crystals."""
-    pytest.importorskip("pymatgen")
-    from pymatgen.core import Lattice, Structure
-
-    cifs = folder / "cifs"
-    cifs.mkdir()
-    for number in range(24):
-        places = [[0, 0, 0], [0.5, 0.5, 0.5], [0.5, 0.5, 0]]
-        crystal = Structure(Lattice.cubic(4 + 0.05 * number), ["Ba", "Ti", "O"], places)
-        crystal.to(str(cifs / f"crystal-{number}.cif"))
-    prepare_own(cifs, folder / "data", executor=LocalExecutor())
-
-
 Start = Callable[[Path, str, dict[str, Any]], "subprocess.Popen[bytes]"]
 
 
@@ -433,10 +418,10 @@ def test_a_killed_driver_goes_on_and_repeats_nothing(tmp_path: Path, start: Star
 @pytest.mark.integration
 @pytest.mark.slow
 @pytest.mark.timeout(2400)
+@pytest.mark.usefixtures("prepared_crystals")
 def test_trials_are_ray_train_runs_stopped_early_and_restored(tmp_path: Path, start: Start) -> None:
     """Three of four learning rates learn nothing; ASHA stops at least one of them early."""
     pytest.importorskip("mlflow")
-    write_data(tmp_path)
     driver = start(tmp_path, "crystals", CRYSTALS)
     wait_for(driver, tmp_path, 1)
     # the process of a trial dies: its CPU is given back, and it is tried again

@@ -1,7 +1,6 @@
-"""Nodes of a cluster as separate raylets, and crystals that train in seconds."""
+"""Nodes of a cluster as separate raylets."""
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -44,21 +43,3 @@ def nodes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Nodes]:
     found = Nodes()
     yield found
     found.cluster.shutdown()
-
-
-@pytest.fixture
-def crystals(tmp_path: Path) -> Path:
-    """Two dozen cubic crystals of three atoms, prepared."""
-    pymatgen = pytest.importorskip("pymatgen.core")
-    from pipelines.stages.base import LocalExecutor
-    from pipelines.stages.crystals.prepare import prepare_own
-
-    cifs = tmp_path / "cifs"
-    cifs.mkdir()
-    for number in range(24):
-        cell = pymatgen.Lattice.cubic(4 + 0.05 * number)
-        places = [[0, 0, 0], [0.5, 0.5, 0.5], [0.5, 0.5, 0]]
-        crystal = pymatgen.Structure(cell, ["Ba", "Ti", "O"], places)
-        crystal.to(str(cifs / f"crystal-{number}.cif"))
-    prepare_own(cifs, tmp_path / "data", executor=LocalExecutor())
-    return tmp_path / "data"

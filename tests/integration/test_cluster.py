@@ -109,15 +109,15 @@ def assert_same_training(found: Path, expected: Path) -> None:
 
 
 def test_two_nodes_train_as_one_does_and_survive_the_loss_of_one(
-    tmp_path: Path, crystals: Path, nodes: Any
+    tmp_path: Path, prepared_crystals: Path, nodes: Any
 ) -> None:
-    one = start(crystals, tmp_path / "one", FIXED)
+    one = start(prepared_crystals, tmp_path / "one", FIXED)
     assert one.wait(1200) == 0, said(tmp_path / "one")
 
     nodes.join()
     nodes.join()
     folder = tmp_path / "two"
-    driver = start(crystals, folder, FIXED, nodes.address)
+    driver = start(prepared_crystals, folder, FIXED, nodes.address)
     try:
         wait_for(80, folder, driver, "step 80")
         # the raylet dies with its worker, and a node joins in its place
@@ -134,18 +134,20 @@ def test_two_nodes_train_as_one_does_and_survive_the_loss_of_one(
 
 
 def test_a_training_grows_with_a_node_that_joins_and_goes_on_without_one_that_leaves(
-    tmp_path: Path, crystals: Path, nodes: Any
+    tmp_path: Path, prepared_crystals: Path, nodes: Any
 ) -> None:
     """1 worker, then 2, then 1: the run of its seed all along, as one process computes it."""
     quiet = {"model": tmp_path / "quiet/model", "running": tmp_path / "quiet/running"}
     params = load(ROOT / "params.yaml").select(
         "crystals", "demo", dataset="own", estimator="exact", seed=3, changes=ELASTIC
     )
-    train.run(params, {"data": crystals}, quiet, executor=LocalExecutor(), tracker=NullTracker())
+    train.run(
+        params, {"data": prepared_crystals}, quiet, executor=LocalExecutor(), tracker=NullTracker()
+    )
 
     nodes.join()
     folder = tmp_path / "elastic"
-    driver = start(crystals, folder, ELASTIC, nodes.address)
+    driver = start(prepared_crystals, folder, ELASTIC, nodes.address)
 
     def sizes() -> list[int]:
         """Workers of the training each time that it began or went on."""

@@ -15,15 +15,12 @@ import torch
 
 pytest.importorskip("ray")
 psutil = pytest.importorskip("psutil")
-pytest.importorskip("pymatgen")
 
-from pymatgen.core import Lattice, Structure
 from safetensors.torch import load_file
 
 from pipelines.params import RunParams, load
 from pipelines.stages import train
 from pipelines.stages.base import LocalExecutor, NullTracker
-from pipelines.stages.crystals.prepare import prepare_own
 
 pytestmark = pytest.mark.integration
 ROOT = Path(__file__).parents[2]
@@ -59,16 +56,6 @@ def selected() -> RunParams:
     return params.select(
         "crystals", "demo", dataset="own", estimator="exact", seed=3, changes=CHANGES
     )
-
-
-def write_data(folder: Path) -> None:
-    cifs = folder / "cifs"
-    cifs.mkdir()
-    for number in range(24):
-        places = [[0, 0, 0], [0.5, 0.5, 0.5], [0.5, 0.5, 0]]
-        crystal = Structure(Lattice.cubic(4 + 0.05 * number), ["Ba", "Ti", "O"], places)
-        crystal.to(str(cifs / f"crystal-{number}.cif"))
-    prepare_own(cifs, folder / "data", executor=LocalExecutor())
 
 
 def start(folder: Path) -> "subprocess.Popen[bytes]":
@@ -131,8 +118,8 @@ def records(history: Path) -> list[dict[str, Any]]:
 
 
 @pytest.mark.timeout(1500)
+@pytest.mark.usefixtures("prepared_crystals")
 def test_killed_run_and_killed_worker_end_with_the_same_bits(tmp_path: Path) -> None:
-    write_data(tmp_path)
     whole = tmp_path / "whole"
     train.run(
         selected(),

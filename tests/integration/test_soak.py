@@ -170,11 +170,11 @@ def recorded_runs(folder: Path) -> list[Any]:
 
 
 def test_every_trial_is_accounted_for(
-    tmp_path: Path, crystals: Path, nodes: Any, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, prepared_crystals: Path, nodes: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     quiet = tmp_path / "quiet"
     stage.run(
-        select_sweep(load(ROOT / "params.yaml"), "crystals", "demo", SECTION), {"data": crystals},
+        select_sweep(load(ROOT / "params.yaml"), "crystals", "demo", SECTION), {"data": prepared_crystals},
         {"running": quiet / "running", "results": quiet / "results"},
         executor=LocalExecutor(), tracker=NullTracker(), tuner=LocalTuner(),
     )  # fmt: skip
@@ -191,7 +191,9 @@ def test_every_trial_is_accounted_for(
     while moments or not rounds or not rounds[-1].ended():
         passed = time.monotonic() - start
         if not rounds or (moments and rounds[-1].ended()):
-            rounds.append(Round(tmp_path / f"round-{len(rounds)}", crystals, nodes.address))
+            rounds.append(
+                Round(tmp_path / f"round-{len(rounds)}", prepared_crystals, nodes.address)
+            )
         now = rounds[-1]
         if moments and passed > moments[0]:
             moments.pop(0)

@@ -54,20 +54,20 @@ def trained(folder: Path, data: Path, executor: Executor) -> dict[str, torch.Ten
 
 
 @pytest.mark.usefixtures("ray_ends")
-def test_ray_data_gives_the_same_weights(tmp_path: Path, crystals: Path) -> None:
-    files = cut_up(crystals)
+def test_ray_data_gives_the_same_weights(tmp_path: Path, prepared_crystals: Path) -> None:
+    files = cut_up(prepared_crystals)
     assert len(files) >= 5
-    here = trained(tmp_path / "here", crystals, LocalExecutor())
+    here = trained(tmp_path / "here", prepared_crystals, LocalExecutor())
     # the training worker holds the only CPU
-    there = trained(tmp_path / "there", crystals, RayExecutor(num_cpus=1))
+    there = trained(tmp_path / "there", prepared_crystals, RayExecutor(num_cpus=1))
     assert here.keys() == there.keys()
     for name, value in here.items():
         assert torch.equal(there[name], value), name
 
 
 @pytest.mark.usefixtures("ray_ends")
-def test_tables_come_in_the_order_of_their_files(crystals: Path) -> None:
-    files = cut_up(crystals)
+def test_tables_come_in_the_order_of_their_files(prepared_crystals: Path) -> None:
+    files = cut_up(prepared_crystals)
     RayExecutor(num_cpus=1)._connect()
     order = [files[number] for number in (3, 0, 4, 0, 1)] + files[::-1] * 15  # two Ray data sets
     for path, table in zip(order, stream_tables(order), strict=True):
