@@ -95,11 +95,11 @@ def run(
         for trial in trials:
             children.record(trial, status=rows[trial.name]["status"])
         write_results(params, space, rows, outputs["results"], parent)
-    if failed:
-        raise OrbitDiffError(
-            f"{len(failed)} of {len(trials)} trials broke off ({failed[0]}, ...); tables of the "
-            "others are written. Run the same command again: it tries these alone"
-        )
+        if failed:  # the record stays open: the sweep goes on in it
+            raise OrbitDiffError(
+                f"{len(failed)} of {len(trials)} trials broke off ({failed[0]}, ...); tables of "
+                "the others are written. Run the same command again: it tries these alone"
+            )
 
 
 def read_space(params: Any, data: Path | None) -> Space:

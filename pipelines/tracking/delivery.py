@@ -107,7 +107,7 @@ class Delivery:
 
     def _open(self, spool: Spool, number: int, record: Record) -> None:
         """Continue the run of this journal, or an unfinished one of its name, or make one."""
-        from mlflow.entities import Param
+        from mlflow.entities import Param, RunTag
 
         experiment = self._experiment(record["experiment"])
         name = record["name"].replace("'", "")
@@ -122,7 +122,8 @@ class Delivery:
             run = self.client.create_run(experiment, run_name=name, tags=tags)
         else:
             self.client.update_run(run.info.run_id, status="RUNNING")
-            self.client.set_tag(run.info.run_id, RECORD, spool.id)
+            renewed = [RunTag(key, value) for key, value in tags.items()]
+            self.client.log_batch(run.info.run_id, tags=renewed)
         self.runs[spool.id] = run.info.run_id
         if not run.data.params:
             params = [Param(key, value) for key, value in record["params"].items()]

@@ -357,27 +357,59 @@ def test_a_trial_that_diverges_is_a_row_and_the_sweep_goes_on(
     assert "temperature=1.0" in found["advice"]["point"]
 
 
+class Breaking:
+    """Leaves the trials of a seed out."""
+
+    def check(self, trials: Any) -> None:
+        pass
+
+    def run(self, plan: Any, root: Path, *, on_end: Any) -> dict[str, list[str]]:
+        points = [replace(p, trials=p.trials[:1]) for p in plan.points]
+        LocalTuner().run(replace(plan, points=points), root, on_end=on_end)
+        every: list[Trial] = [trial for point in plan.points for trial in point.trials]
+        return {"tried": [trial.name for trial in every],
+                "failed": [trial.name for trial in every if trial.seed == 1]}  # fmt: skip
+
+
 def test_trials_that_break_off_fail_the_stage_after_its_tables(
     params: Params, tmp_path: Path
 ) -> None:
-    class Breaking:
-        """Leaves the trials of a seed out."""
-
-        def check(self, trials: Any) -> None:
-            pass
-
-        def run(self, plan: Any, root: Path, *, on_end: Any) -> dict[str, list[str]]:
-            points = [replace(p, trials=p.trials[:1]) for p in plan.points]
-            LocalTuner().run(replace(plan, points=points), root, on_end=on_end)
-            every: list[Trial] = [trial for point in plan.points for trial in point.trials]
-            return {"tried": [trial.name for trial in every],
-                    "failed": [trial.name for trial in every if trial.seed == 1]}  # fmt: skip
-
     with pytest.raises(OrbitDiffError, match=r"5 of 10 trials broke off .*Run the same command"):
         sweep_in(tmp_path, toy(params), tuner=Breaking())
     rows = json.loads((tmp_path / "results/trials.json").read_text())
     assert {row["status"] for row in rows if row["seed"] == 1} == {"failed"}
     assert len(sweep_in(tmp_path, toy(params))) == 10
+
+
+def test_a_sweep_whose_trials_broke_off_goes_on_in_its_record(
+    params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("mlflow")
+    from mlflow.tracking import MlflowClient
+
+    from pipelines.tracking.mlflow_tracker import MLflowTracker
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
+
+    def runs() -> dict[str, Any]:
+        client = MlflowClient(tracking_uri=f"sqlite:///{tmp_path / 'mlflow.db'}")
+        experiments = [found.experiment_id for found in client.search_experiments()]
+        found = client.search_runs(experiments)
+        assert len({run.info.run_name for run in found}) == len(found) == 11
+        return {run.info.run_id: run for run in found}
+
+    with pytest.raises(OrbitDiffError, match="5 of 10 trials broke off"):
+        sweep_in(tmp_path, toy(params), tuner=Breaking(), tracker=MLflowTracker())
+    broken = runs()
+    assert sorted(run.info.status for run in broken.values()) == ["FAILED"] * 6 + ["FINISHED"] * 5
+    sweep_in(tmp_path, toy(params), tracker=MLflowTracker())
+    whole = runs()
+    assert whole.keys() == broken.keys()
+    assert {run.info.status for run in whole.values()} == {"FINISHED"}
+    trials = [run for run in whole.values() if run.data.tags["stage"] == "trial"]
+    assert [run.data.tags["status"] for run in trials] == ["finished"] * 10
+    assert all(run.data.metrics["final.step"] > 0 for run in trials)
 
 
 def test_crystals_sweep_trains_each_point(params: Params, tmp_path: Path, prepared: Path) -> None:

@@ -1,5 +1,6 @@
 """The record of a sweep: a run for the whole of it, and a child of that run for each trial."""
 
+import contextlib
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +17,10 @@ __all__ = ["Children"]
 
 PARENT = "mlflow.parentRunId"
 """Tag that MLflow's pages nest runs by; the tracker puts the run's own name for the record's."""
+
+
+class BrokenOff(Exception):
+    """Ends the record of a trial as failed."""
 
 
 @final
@@ -53,7 +58,8 @@ class Children:
         ----------
         trial : Trial
         status : str
-            Of a trial without an outcome of its own: stopped or failed.
+            Of a trial without an outcome of its own: stopped, or failed, whose record stays open
+            for the next try.
         """
         folder = trial.folder(self.root)
         note = folder / f"recorded-{self.parent.record or 'nowhere'}"
@@ -71,9 +77,12 @@ class Children:
         }
         # named after the parent: an unfinished run of the same name would be continued
         name = f"{trial.name} {self.parent.record[:8]}".strip()
-        with self.tracker.run(
-            name, experiment=self.params.task, params=parameters(trial), tags=tags
-        ) as child:
+        with (
+            contextlib.suppress(BrokenOff),
+            self.tracker.run(
+                name, experiment=self.params.task, params=parameters(trial), tags=tags
+            ) as child,
+        ):
             for record in read_history(folder):
                 child.metrics(numbers(record), step=record["step"])
             last = {**figures(trial, self.root), "gradient_variance": None}
@@ -82,6 +91,10 @@ class Children:
                 {f"final.{key}": value for key, value in last.items() if value is not None},
                 step=last["step"],
             )
+            if ended["status"] == "failed":
+                raise BrokenOff
+        if ended["status"] == "failed":
+            return
         folder.mkdir(parents=True, exist_ok=True)
         note.touch()
 
