@@ -11,6 +11,8 @@ SETTINGS = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     # waits of 2, 4, ... 256 seconds: a server may be away for minutes while a flow runs
     "PREFECT_CLIENT_MAX_RETRIES": "8",
+    # the temporary server of a command, on a machine with other work
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
     "PREFECT_LOGGING_LEVEL": "WARNING",
     "RAY_AUTH_MODE": "disabled",
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
