@@ -6,12 +6,13 @@ from typing import Any
 import pytest
 
 from pipelines.stages.text_crystals.published import PUBLISHED
+from pipelines.stages.text_crystals.report_rows import text_rows
 from pipelines.stages.text_crystals.report_tables import (
     describe,
+    difference_table,
     generation_table,
     guidance_table,
     prediction_table,
-    text_rows,
 )
 
 OBEYED = {name: 0.5 for name in ("formula", "elements", "cell_system", "crystal_system",
@@ -72,11 +73,32 @@ def test_rows_by_data_set_text_and_target() -> None:
     assert exact["match_rate"]["mean"] == pytest.approx(0.75)
     assert exact["match_rate_shuffled"]["mean"] == pytest.approx(0.3)
     assert exact["formula_shuffled"]["mean"] == pytest.approx(0.1)
-    assert exact["paired_match_rate"]["mean"] == pytest.approx((0.10 + 0.06) / 2)
-    assert exact["paired_match_rate"]["standard_error"] == pytest.approx(0.02)
-    assert "paired_match_rate" not in rows[3]
+    assert exact["against"] == "plain"
+    assert exact["paired"]["match_rate"]["mean"] == pytest.approx((0.10 + 0.06) / 2)
+    assert exact["paired"]["match_rate"]["standard_error"] == pytest.approx(0.02)
+    assert "paired" not in rows[3]
+    assert "paired" not in rows[2], "there is no plain arm of this kind"
     assert "match_rate" not in rows[6]
     assert rows[6]["valid"]["mean"] == 0.9
+
+
+def test_permutations_are_compared_with_translations_alone() -> None:
+    runs = {
+        "a": run("permutations_short", 0, 0.5), "b": run("exact_short", 0, 0.6),
+        "c": run("exact_short", 1, 0.9), "d": run("plain_short", 0, 0.1),
+    }  # fmt: skip
+    for name, end in {"a": 0.3, "b": 0.1, "c": 0.2}.items():
+        runs[name]["history"] += [{"kind": "validation", "step": 1, "distance_mean": end}]
+    plain, exact, permutations = text_rows(runs)
+    assert "paired" not in plain
+    assert exact["paired"].keys() >= {"match_rate", "rmse", "spacegroup"}
+    assert "distance" not in exact["paired"], "plain did not measure it"
+    assert permutations["against"] == "exact"
+    found = permutations["paired"]
+    assert found["match_rate"] == {
+        "mean": pytest.approx(-0.1), "standard_error": None, "seeds": 1
+    }  # fmt: skip
+    assert found["distance"]["mean"] == pytest.approx(0.2)
 
 
 def test_published_figures_stand_in_their_own_rows_alone() -> None:
@@ -98,7 +120,12 @@ def test_tables_and_notes() -> None:
     assert all(len(line) == len(table.head) for line in table.rows)
     line = next(line for line in table.rows if line[:3] == ["perov_5", "short", "exact"])
     assert line[4] == "0.750 ± 0.071"
-    assert line[7] == "+0.080 ± 0.020"
+    compared = difference_table(rows)
+    assert all(len(line) == len(compared.head) for line in compared.rows)
+    (line,) = compared.rows
+    assert line[:7] == [
+        "perov_5", "composition", "short", "exact", "plain", "2", "+0.0800 ± 0.0200"
+    ]  # fmt: skip
     generated = generation_table(rows[-1:])
     assert all(len(line) == len(generated.head) for line in generated.rows)
     point = {"guidance": 2.0, "match_rate_all": 0.4, "text": OBEYED}

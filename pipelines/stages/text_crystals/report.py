@@ -22,13 +22,13 @@ from pipelines.stages.crystals.report import select_comparisons
 from pipelines.stages.provenance import recorded
 from pipelines.stages.results import read_points, read_runs
 from pipelines.stages.text_crystals.published import PROTOCOL
+from pipelines.stages.text_crystals.report_rows import target_of, text_rows
 from pipelines.stages.text_crystals.report_tables import (
     describe,
+    difference_table,
     generation_table,
     guidance_table,
     prediction_table,
-    target_of,
-    text_rows,
 )
 
 __all__ = ["run"]
@@ -83,6 +83,7 @@ def run(
     curves = read_points(inputs, "guidance", runs)
     tables = [prediction_table(predicted)] if predicted else []
     tables += [generation_table(drawn)] if drawn else []
+    tables += [difference_table(rows)] if any(row.get("paired") for row in rows) else []
     tables += [guidance_table(curves)] if curves else []
     network = build_network(
         params.settings.model.network, generator=torch.Generator().manual_seed(0)

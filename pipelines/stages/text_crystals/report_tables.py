@@ -3,123 +3,21 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from orbitdiff.data.text_crystals import NONE
-from orbitdiff.metrics.comparison import last_validation, paired, spread
+from orbitdiff.metrics.comparison import spread
 from orbitdiff.tasks.text_crystals import DENOISED
 from orbitdiff.viz.page import NOTHING, Table, plus_minus
 from orbitdiff.viz.style import arm_label
-from pipelines.stages.text_crystals.published import PUBLISHED
+from pipelines.stages.text_crystals.report_rows import COMPARED, OBEYED, Run
 
 __all__ = [
     "describe",
+    "difference_table",
     "generation_table",
     "guidance_table",
     "prediction_table",
-    "target_of",
-    "text_rows",
 ]
 
-Run = Mapping[str, Any]
-KINDS = (NONE, "composition", "short", "long")
-TARGETS = ("plain", "orbdiff_u", "orbdiff_wn", "exact")
-OBEYED = ("formula", "elements", "cell_system", "crystal_system", "spacegroup", "all_fields")
 POINT = ("match_rate_all", "rmse_all", "valid_generated")
-GENERATED = (
-    "valid_structure", "valid_composition", "valid", "unique", "novel", "valid_unique_novel",
-    "cov_r", "cov_p", "density_distance", "num_elements_distance",
-)  # fmt: skip
-FIGURES: dict[str, tuple[str, ...]] = {
-    "match_rate": ("match_rate_all",),
-    "match_rate_valid": ("match_rate_valid",),
-    "rmse": ("rmse_all",),
-    "match_rate_shuffled": ("shuffled", "match_rate_all"),
-    **{name: ("text", name) for name in OBEYED},
-    **{f"{name}_shuffled": ("shuffled", "text", name) for name in OBEYED},
-    **{name: (name,) for name in GENERATED},
-}
-"""Figures of a row and where metrics.json has them."""
-
-
-def figure(metrics: Mapping[str, Any], name: str) -> float | None:
-    """Return a figure of `FIGURES`, None where the metrics do not have it."""
-    found: Any = metrics
-    for key in FIGURES[name]:
-        found = found.get(key)
-        if found is None:
-            return None
-    return float(found)
-
-
-def target_of(about: Mapping[str, Any]) -> str:
-    """Name of an arm's target: the arm's name less its text and types."""
-    name: str = about["estimator"]
-    return name.removesuffix("_types").removesuffix(f"_{about['text']}")
-
-
-def text_rows(runs: Mapping[str, Run]) -> list[dict[str, Any]]:
-    """One row per data set, task, kind of prompt and target, in this order.
-
-    Parameters
-    ----------
-    runs : mapping of run name to {"metrics": ..., "history": ...}
-
-    Returns
-    -------
-    list of dict
-        JSON types: `dataset`, `types`, `text`, `target`, `estimator`, `seeds`, figures as
-        `spread`, `distance`, `paired_match_rate` (to plain of the same prompt and seed) and
-        `published`.
-    """
-    groups: dict[tuple[str, str, str, str], dict[int, Run]] = {}
-    for found in runs.values():
-        about = found["metrics"]["run"]
-        key = (about["dataset"], about["types"], about["text"], target_of(about))
-        groups.setdefault(key, {})[about["seed"]] = found
-
-    def order(key: tuple[str, str, str, str]) -> tuple[Any, ...]:
-        dataset, types, text, target = key
-        place = TARGETS.index(target) if target in TARGETS else len(TARGETS)
-        return dataset, types == DENOISED, KINDS.index(text), place, target
-
-    return [_row(key, groups) for key in sorted(groups, key=order)]
-
-
-def _row(
-    key: tuple[str, str, str, str], groups: Mapping[tuple[str, str, str, str], Mapping[int, Run]]
-) -> dict[str, Any]:
-    dataset, types, text, target = key
-    seeds = groups[key]
-    any_seed = next(iter(seeds.values()))["metrics"]
-    row: dict[str, Any] = {
-        "dataset": dataset,
-        "types": types,
-        "text": text,
-        "target": target,
-        "estimator": any_seed["run"]["estimator"],
-        "seeds": sorted(seeds),
-    }
-    for name in FIGURES:
-        values = [figure(found["metrics"], name) for found in seeds.values()]
-        known = [value for value in values if value is not None]
-        if known:
-            row[name] = spread(known)
-    ends = [last_validation(found["history"]) for found in seeds.values()]
-    distances = [end["distance_mean"] for end in ends if end is not None]
-    if distances:
-        row["distance"] = spread(distances)
-    plain = groups.get((dataset, types, text, "plain"), {})
-    both = sorted(set(plain) & set(seeds)) if target != "plain" else []
-    rates = [
-        (seeds[seed]["metrics"].get("match_rate_all"), plain[seed]["metrics"].get("match_rate_all"))
-        for seed in both
-    ]
-    differences = [mine - theirs for mine, theirs in rates if None not in (mine, theirs)]
-    if differences:
-        row["paired_match_rate"] = paired(differences)
-    published = PUBLISHED.get((dataset, text, target))
-    if published is not None and types != DENOISED:
-        row["published"] = published._asdict()
-    return row
 
 
 def cells(row: Mapping[str, Any]) -> list[str]:
@@ -131,7 +29,7 @@ def prediction_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     """Structure prediction given the composition, and a text where the row has one."""
     head = [
         "data set", "text", "target", "seeds", "match rate (all)", "match rate (valid)",
-        "RMSE (all)", "match − plain (paired)", "match, shuffled texts", "cell obeyed",
+        "RMSE (all)", "cRMSE (all)", "match, shuffled texts", "cell obeyed",
         "shuffled", "crystal system obeyed", "shuffled", "space group obeyed", "shuffled",
         "distance to exact target",
         "published match % / RMSE", "source",
@@ -144,7 +42,7 @@ def prediction_table(rows: Sequence[Mapping[str, Any]]) -> Table:
             plus_minus(row.get("match_rate"), digits=3),
             plus_minus(row.get("match_rate_valid"), digits=3),
             plus_minus(row.get("rmse"), digits=3),
-            plus_minus(row.get("paired_match_rate"), "standard_error", 3),
+            plus_minus(row.get("crmse"), digits=3),
             plus_minus(row.get("match_rate_shuffled"), digits=3),
             plus_minus(row.get("cell_system"), digits=3),
             plus_minus(row.get("cell_system_shuffled"), digits=3),
@@ -175,6 +73,28 @@ def generation_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     body = [[*cells(row), *(plus_minus(row.get(name), digits=3) for name in names)] for row in rows]
     head = ["data set", "text", "target", "seeds", *names.values()]
     return Table("Generation given the text alone", head, body)
+
+
+def difference_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """Differences to plain of the same text, paired by seed; permutations to translations alone."""
+    names = {
+        "match_rate": "match rate", "rmse": "RMSE", "crmse": "cRMSE",
+        "valid_unique_novel": "valid, unique, novel", "elements": "elements obeyed",
+        "crystal_system": "crystal system obeyed", "spacegroup": "space group obeyed",
+        "distance": "distance to exact target",
+    }  # fmt: skip
+    body = [
+        [
+            row["dataset"], "text alone" if row["types"] == DENOISED else "composition",
+            row["text"], arm_label(row["target"]), arm_label(row["against"]),
+            str(max(found["seeds"] for found in row["paired"].values())),
+            *(plus_minus(row["paired"].get(name), "standard_error", 4) for name in COMPARED),
+        ]
+        for row in rows if row.get("paired")
+    ]  # fmt: skip
+    head = ["data set", "given", "text", "target", "minus", "seeds"]
+    head += [names[name] for name in COMPARED]
+    return Table("Differences, paired by seed (± standard error)", head, body)
 
 
 def guidance_table(points: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]]) -> Table:
@@ -244,8 +164,8 @@ def describe(
         "of that system. Rows without text show how often that happens by itself",
         "shuffled: each crystal was drawn with the text of the next test crystal by hash, and "
         "measured against its own",
-        "mean ± standard deviation over seeds; paired differences to plain of the same text and "
-        "seed ± standard error over seeds",
+        "mean ± standard deviation over seeds; RMSE is that of the matches, cRMSE counts every "
+        "crystal, one without a match as the matcher's tolerance (0.5)",
     ]
     failures = sum(found["metrics"].get("failures", 0) for found in runs.values())
     if failures:
