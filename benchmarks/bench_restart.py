@@ -1,9 +1,10 @@
 """What a killed training worker costs: steps done again, and seconds until the run is where it was.
 
 A training (`demo` network, built-in data) under Ray Train loses its worker by SIGKILL, twice, at
-moments spread evenly over the interval between two checkpoints. `steps_redone` counts from the
-checkpoint that it resumes from to the last step on record; `seconds_to_resume` from the kill until
-the new worker has read the checkpoint, `seconds_to_return` until it has done the lost steps again.
+moments spread evenly over the interval between two checkpoints, from its first step on.
+`steps_redone` counts from the checkpoint that it resumes from to the last step on record;
+`seconds_to_resume` from the kill until the new worker has read the checkpoint, `seconds_to_return`
+until it has done the lost steps again.
 Bar: at most one interval. Writes results/restart_cpu.json.
 """
 
@@ -145,7 +146,7 @@ def main() -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     about = hardware(torch.device("cpu"))
     number = options.trainings * KILLS
-    moments = [(index + 0.5) / number for index in range(number)]
+    moments = [index / number for index in range(number)]
     kills: list[dict[str, float]] = []
     with tempfile.TemporaryDirectory() as parent:
         data = prepared(Path(parent))
