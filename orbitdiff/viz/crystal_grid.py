@@ -75,4 +75,4 @@ def draw_grid(
                       fontsize=8, color=MISS if one.rmse is None else MATCH)  # fmt: skip
     for place, title in enumerate(["ground truth", *models]):
         axes[0, place].set_title(title, fontsize=8.5, fontweight="bold", color=INK, pad=5)
-    return figure_file(figure, path)
+    return figure_file(figure, path, dpi=110)
