@@ -81,22 +81,25 @@ class OptimiserStep:
             group["lr"] = learning_rate(self.config, step)
         self.optimiser.zero_grad(set_to_none=True)
         figures: dict[str, list[float]] = {}
-        t, ids = [], []
+        taken: list[tuple[Tensor, Tensor]] = []
         last = max(self.rows)
         for share, rows in self.rows.items():
             with nullcontext() if share == last else self.without_exchange():
                 loss, times, batch = self.backward(step, share, next(rows))
-            t += times.tolist()
-            ids += batch.ids.tolist()
+            taken.append((times, batch.ids))
             for name, value in recorded(loss).items():
                 figures.setdefault(name, []).append(value)
         means = {name: self.weight * sum(values) for name, values in figures.items()}
         norm = float(nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm))
         if not math.isfinite(norm):
             own = sum(figures["loss"]) / len(self.rows)
+
+            def listed(which: int) -> list[float]:
+                return torch.cat([share[which] for share in taken]).tolist()
+
             raise NonFiniteLoss(
                 f"gradient is not finite at step {step}, the loss is ({own:.4g}): "
-                f"t = {t}, samples = {ids}; the last good checkpoint is kept. "
+                f"t = {listed(0)}, samples = {listed(1)}; the last good checkpoint is kept. "
                 "Lower train.learning_rate or look at these samples"
             )
         self.optimiser.step()

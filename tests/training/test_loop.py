@@ -239,8 +239,8 @@ def test_shares_of_missing_workers_are_computed_by_the_others(tmp_path, world_si
     assert sum(losses) / world_size == pytest.approx(sum(values) / 4)
 
 
-def test_one_process_trains_as_any_number_would(tmp_path):
-    """The shares, not the processes, make the run: fewer shares are another run."""
+def test_a_run_is_that_of_its_shares_only_where_workers_may_be_missing(tmp_path):
+    """Shares have noise of their own: fewer of them are another run; a fixed number has none."""
     four, _ = go(tmp_path, Tiny(), "four", config=replace(CONFIG, num_workers=4, min_workers=1))
     two, _ = go(tmp_path, Tiny(), "two", config=replace(CONFIG, num_workers=2, min_workers=1))
     one, _ = go(tmp_path, Tiny(), "one", config=replace(CONFIG, num_workers=4))
