@@ -17,6 +17,7 @@ from orbitdiff.data.prompts import prompt
 from orbitdiff.data.text_crystals import Prompt, load_text_crystals, read_prompts, shuffled_texts
 from orbitdiff.errors import BadInput
 from orbitdiff.export import read_samples
+from orbitdiff.inference.text_crystal_model import TextCrystalModel
 from orbitdiff.metrics.crystal_generation import judge_generation
 from orbitdiff.tasks.text_crystals import PromptsConfig
 from pipelines.params import Params
@@ -230,6 +231,34 @@ def built(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callab
         return params
 
     return build
+
+
+@pytest.mark.parametrize("arm", ["exact_short", "exact_short_types"])
+def test_samples_do_not_depend_on_the_batches(
+    built: Callable[[str], Any], data: Path, tmp_path: Path, arm: str
+) -> None:
+    params = built(arm)
+    model = TextCrystalModel.load(tmp_path / "models" / params.run_name)
+    dataset = load_text_crystals(data, "test", "short")
+    settings = params.settings.sample
+    one, all_ = (
+        sample.draw_test(
+            model, dataset, num_test=6, samples_per_crystal=2, batch_size=size,
+            sampler=settings.sampler_of(params.arm), guidance=1.5, seed=3, progress=False,
+        )
+        for size in (1, 100)
+    )  # fmt: skip
+    first = [dataset.ids[row] for row in dataset.first_k_by_hash(6).tolist()]
+    assert [drawn[:2] for drawn in one] == [(id, k) for k in range(2) for id in first]
+    assert [drawn[:2] for drawn in all_] == [drawn[:2] for drawn in one]
+    sizes = [len(crystal.atom_types) for _, _, crystal in one]
+    assert sizes != sorted(sizes)
+    for (_, _, alone), (_, _, together) in zip(one, all_, strict=True):
+        assert (alone.atom_types == together.atom_types).all()
+        gap = alone.frac - together.frac
+        assert abs(gap - gap.round()).max() < 1e-4
+        size = abs(alone.lattice).max()
+        assert abs(alone.lattice - together.lattice).max() < 1e-4 * size
 
 
 def write_report(data: Path, tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ def sample_test(
     """Draw `samples_per_crystal` structures for each of the first test crystals.
 
     The noise of sample k of a crystal depends on (seed, row, k) alone, so the result does not
-    depend on the batch size.
+    depend on the batches, which are of cells of like size.
 
     Parameters
     ----------
@@ -51,20 +51,24 @@ def sample_test(
     -------
     list of (id of the reference, k, crystal)
     """
-    rows = dataset.first_k_by_hash(num_test or len(dataset))
+    rows = torch.as_tensor(dataset.first_k_by_hash(num_test or len(dataset)))
+    names = [dataset.ids[row] for row in rows.tolist()]
+    by_size = dataset.sizes[rows].argsort(stable=True)
     drawn: list[tuple[str, int, Crystal]] = []
-    total = len(rows) * samples_per_crystal
+    done, total = 0, len(rows) * samples_per_crystal
     clock = time.perf_counter()
     for k in range(samples_per_crystal):
-        for part in torch.as_tensor(rows).split(batch_size):
-            batch = dataset.batch(part)
+        found: dict[int, Crystal] = {}
+        for part in by_size.split(batch_size):
+            batch = dataset.batch(rows[part])
             template = Batch(batch.state, batch.mask, batch.cond, batch.ids + k * len(dataset))
             crystals = model.sample(template, seed=seed, sampler=sampler)
-            names = [dataset.ids[row] for row in part.tolist()]
-            drawn += [(name, k, crystal) for name, crystal in zip(names, crystals, strict=True)]
+            found |= zip(part.tolist(), crystals, strict=True)
+            done += len(part)
             if progress:
-                seconds = (time.perf_counter() - clock) / len(drawn) * (total - len(drawn))
-                print(f"sampled {len(drawn)}/{total}  {seconds / 60:.1f} min left", flush=True)
+                seconds = (time.perf_counter() - clock) / done * (total - done)
+                print(f"sampled {done}/{total}  {seconds / 60:.1f} min left", flush=True)
+        drawn += [(name, k, found[place]) for place, name in enumerate(names)]
     return drawn
 
 

@@ -62,18 +62,22 @@ def draw_test(
             seed=seed, progress=progress,
         )  # fmt: skip
     rows = dataset.first_k_by_hash(num_test or len(dataset))
+    names = [dataset.ids[row] for row in rows.tolist()]
+    text = dataset.conditions.get("text", torch.zeros(len(dataset), 1))[rows]
     drawn: list[tuple[str, int, Crystal]] = []
     for k in range(samples_per_crystal):
-        for part in rows.split(batch_size):
-            text = dataset.conditions.get("text", torch.zeros(len(dataset), 1))[part]
+        ids = rows + k * len(dataset)
+        by_size = model.draw_sizes(ids.tolist(), seed=seed).argsort(stable=True)
+        found: dict[int, Crystal] = {}
+        for part in by_size.split(batch_size):
             crystals = model.generate(
-                text, (part + k * len(dataset)).tolist(), seed=seed, guidance=guidance,
-                sampler=sampler,
-            )  # fmt: skip
-            names = [dataset.ids[row] for row in part.tolist()]
-            drawn += [(name, k, crystal) for name, crystal in zip(names, crystals, strict=True)]
+                text[part], ids[part].tolist(), seed=seed, guidance=guidance, sampler=sampler
+            )
+            found |= zip(part.tolist(), crystals, strict=True)
             if progress:
-                print(f"generated {len(drawn)}/{len(rows) * samples_per_crystal}", flush=True)
+                done = k * len(rows) + len(found)
+                print(f"generated {done}/{len(rows) * samples_per_crystal}", flush=True)
+        drawn += [(name, k, found[place]) for place, name in enumerate(names)]
     return drawn
 
 
