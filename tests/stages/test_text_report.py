@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from pipelines.stages.text_crystals.published import PUBLISHED
-from pipelines.stages.text_crystals.report_rows import text_rows
+from pipelines.stages.text_crystals.report_rows import guidance_rows, text_rows
 from pipelines.stages.text_crystals.report_tables import (
     describe,
     difference_table,
@@ -129,7 +129,8 @@ def test_tables_and_notes() -> None:
     generated = generation_table(rows[-1:])
     assert all(len(line) == len(generated.head) for line in generated.rows)
     point = {"guidance": 2.0, "match_rate_all": 0.4, "text": OBEYED}
-    swept = guidance_table({"exact_short": [[point], [{**point, "match_rate_all": 0.6}]]})
+    rows = guidance_rows({"exact_short": [[point], [{**point, "match_rate_all": 0.6}]]})
+    swept = guidance_table(rows)
     assert swept.rows[0][:4] == ["exact_short", "2", "2", "0.500 ± 0.141"]
     assert len(swept.rows[0]) == len(swept.head)
     settings = SimpleNamespace(

@@ -22,7 +22,7 @@ from pipelines.stages.crystals.report import select_comparisons
 from pipelines.stages.provenance import recorded
 from pipelines.stages.results import read_points, read_runs
 from pipelines.stages.text_crystals.published import PROTOCOL
-from pipelines.stages.text_crystals.report_rows import target_of, text_rows
+from pipelines.stages.text_crystals.report_rows import guidance_rows, target_of, text_rows
 from pipelines.stages.text_crystals.report_tables import (
     describe,
     difference_table,
@@ -84,7 +84,8 @@ def run(
     tables = [prediction_table(predicted)] if predicted else []
     tables += [generation_table(drawn)] if drawn else []
     tables += [difference_table(rows)] if any(row.get("paired") for row in rows) else []
-    tables += [guidance_table(curves)] if curves else []
+    swept = guidance_rows(curves)
+    tables += [guidance_table(swept)] if swept else []
     network = build_network(
         params.settings.model.network, generator=torch.Generator().manual_seed(0)
     )
@@ -101,8 +102,8 @@ def run(
     lead = f"{len(runs)} of {len(runs) + len(missing)} runs"
     page = html_page(title, lead, tables=tables, notes=notes, figures=figures, view=view)
     text = "\n".join(map(markdown_table, tables)) + "\n" + "".join(f"- {n}\n" for n in notes)
-    content = json.dumps({"rows": rows, "notes": notes}, indent=2, allow_nan=False) + "\n"
-    write_atomically(report / "table.json", content)
+    content = {"rows": rows, "guidance": swept, "notes": notes}
+    write_atomically(report / "table.json", json.dumps(content, indent=2, allow_nan=False) + "\n")
     write_atomically(report / "table.md", text)
     write_atomically(pages / "report.html", page)
     write_view(view or NO_SAMPLES, pages / "structures.html", title=title)

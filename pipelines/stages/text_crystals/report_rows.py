@@ -1,6 +1,6 @@
 """Rows of a text-guided report: figures over seeds by data set, task, kind of prompt and target."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from orbitdiff.data.text_crystals import NONE
@@ -8,7 +8,7 @@ from orbitdiff.metrics.comparison import last_validation, paired, spread
 from orbitdiff.tasks.text_crystals import DENOISED
 from pipelines.stages.text_crystals.published import PUBLISHED
 
-__all__ = ["COMPARED", "OBEYED", "Run", "target_of", "text_rows"]
+__all__ = ["COMPARED", "Run", "guidance_rows", "target_of", "text_rows"]
 
 Run = Mapping[str, Any]
 KINDS = (NONE, "composition", "short", "long")
@@ -137,3 +137,31 @@ def differences(seeds: Mapping[int, Run], others: Mapping[int, Run]) -> dict[str
 def compared(run: Run, name: str) -> float | None:
     """Return a figure of `COMPARED`, None where the run does not have it."""
     return distance(run) if name == "distance" else figure(run["metrics"], name)
+
+
+def guidance_rows(
+    points: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]],
+) -> list[dict[str, Any]]:
+    """One row per arm and guidance weight: figures over seeds.
+
+    Parameters
+    ----------
+    points : mapping of estimator to the points of each seed
+
+    Returns
+    -------
+    list of dict
+        JSON types: `estimator`, `guidance`, `seeds`, and figures as `spread`.
+    """
+    rows = []
+    for name, seeds in points.items():
+        for weight in [point["guidance"] for point in seeds[0]]:
+            same = [point for seed in seeds for point in seed if point["guidance"] == weight]
+            row: dict[str, Any] = {"estimator": name, "guidance": weight, "seeds": len(same)}
+            for figure in ("match_rate_all", "rmse_all", "valid_generated"):
+                known = [point[figure] for point in same if point.get(figure) is not None]
+                if known:
+                    row[figure] = spread(known)
+            row |= {figure: spread([point["text"][figure] for point in same]) for figure in OBEYED}
+            rows.append(row)
+    return rows

@@ -3,11 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from orbitdiff.metrics.comparison import spread
 from orbitdiff.tasks.text_crystals import DENOISED
 from orbitdiff.viz.page import NOTHING, Table, plus_minus
 from orbitdiff.viz.style import arm_label
-from pipelines.stages.text_crystals.report_rows import COMPARED, OBEYED, Run
+from pipelines.stages.text_crystals.report_rows import COMPARED, Run
 
 __all__ = [
     "describe",
@@ -16,8 +15,6 @@ __all__ = [
     "guidance_table",
     "prediction_table",
 ]
-
-POINT = ("match_rate_all", "rmse_all", "valid_generated")
 
 
 def cells(row: Mapping[str, Any]) -> list[str]:
@@ -97,30 +94,21 @@ def difference_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     return Table("Differences, paired by seed (± standard error)", head, body)
 
 
-def guidance_table(points: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]]) -> Table:
-    """Figures against the guidance weight, mean over seeds of each arm.
-
-    Parameters
-    ----------
-    points : mapping of estimator to points of each seed
-    """
-    body = []
-    for name, seeds in points.items():
-        for weight in [point["guidance"] for point in seeds[0]]:
-            same = [point for seed in seeds for point in seed if point["guidance"] == weight]
-            columns = [
-                *([point.get(key) for point in same] for key in POINT),
-                *([point["text"][key] for point in same] for key in OBEYED[:-1]),
-            ]
-            known = [[float(one) for one in column if one is not None] for column in columns]
-            body.append([
-                name, f"{weight:g}", str(len(same)),
-                *(plus_minus(spread(one) if one else None, digits=3) for one in known),
-            ])  # fmt: skip
-    head = [
-        "arm", "guidance weight", "seeds", "match rate (all)", "RMSE (all)", "valid", "formula",
-        "elements", "cell", "crystal system", "space group",
+def guidance_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """Figures against the guidance weight, mean over seeds of each arm."""
+    names = {
+        "match_rate_all": "match rate (all)", "rmse_all": "RMSE (all)",
+        "valid_generated": "valid", "formula": "formula", "elements": "elements",
+        "cell_system": "cell", "crystal_system": "crystal system", "spacegroup": "space group",
+    }  # fmt: skip
+    body = [
+        [
+            row["estimator"], f"{row['guidance']:g}", str(row["seeds"]),
+            *(plus_minus(row.get(name), digits=3) for name in names),
+        ]
+        for row in rows
     ]  # fmt: skip
+    head = ["arm", "guidance weight", "seeds", *names.values()]
     return Table("Guidance: weight 0 ignores the text, 1 is the network as trained", head, body)
 
 
