@@ -20,7 +20,7 @@ from orbitdiff.inference.text_crystal_model import TextCrystalModel
 from orbitdiff.nn.text import TextEncoder
 from orbitdiff.typing import Tensor
 
-__all__ = ["RewordedWarning", "TextCutWarning", "generate_text_crystals"]
+__all__ = ["RewordedWarning", "SizeWarning", "TextCutWarning", "generate_text_crystals"]
 
 SHOWN = 60
 """Letters of a lost end that a warning quotes."""
@@ -32,6 +32,10 @@ class TextCutWarning(UserWarning):
 
 class RewordedWarning(UserWarning):
     """Free words that the model reads in other words, or that say nothing it knows."""
+
+
+class SizeWarning(UserWarning):
+    """A cell has a number of atoms that the model was not trained on."""
 
 
 def in_its_words(prompt: str, wording: Wording, kind: str) -> str:
@@ -129,6 +133,8 @@ def generate_text_crystals(
         The prompt has more tokens than the encoder reads.
     RewordedWarning
         How free words were read.
+    SizeWarning
+        A formula with a number of atoms that no training crystal has.
     """
     if n < 1:
         raise BadInput(f"expected n of at least 1, got {n}")
@@ -145,6 +151,13 @@ def generate_text_crystals(
                 f"the model knows elements up to number {model.network.config.max_element}, got "
                 f"{number} in {formula or prompt!r}"
             )
+    if numbers is not None and len(numbers) not in (seen := model.sizes.nonzero()[:, 0].tolist()):
+        warnings.warn(
+            f"{formula} is a cell of {len(numbers)} atoms; the model has seen cells of "
+            f"{', '.join(map(str, seen))} atoms, others come out badly",
+            SizeWarning,
+            stacklevel=2,
+        )
     asked = in_its_words(prompt, wording, model.text)
     text = read_prompt(asked, model.load_encoder()).expand(n, -1).contiguous()
     sampler = model.sampler if steps is None else replace(model.sampler, steps=steps)

@@ -56,12 +56,16 @@ def write_text_crystals(
 
     from orbitdiff.inference.text_crystals import (
         RewordedWarning,
+        SizeWarning,
         TextCutWarning,
         generate_text_crystals,
     )
 
     folder = choose(checkpoint, "text_crystals").folder
-    with noting(TextCutWarning, RewordedWarning), tqdm(desc="steps", leave=False) as bar:
+    with (
+        noting(TextCutWarning, RewordedWarning, SizeWarning),
+        tqdm(desc="steps", leave=False) as bar,
+    ):
 
         def show(step: int, total: int, state: object) -> None:
             bar.total = total
