@@ -27,6 +27,10 @@ LOG_SQRT_2_PI = 0.5 * math.log(2 * math.pi)
 IMAGES = ((1, 0.18), (2, 0.31), (3, 0.44), (4, 0.57))
 """Images |k| <= K and the largest sigma at which they leave out less than 1e-13."""
 
+SMALLEST = -80.0
+"""Exponents below it count as it, 2e-35 of the nearest image: where exp underflows it is ten to
+twenty times slower."""
+
 
 def images_needed(sigma: float) -> int:
     """Smallest K whose images |k| <= K leave out less than 1e-13 of a wrapped normal."""
@@ -41,8 +45,8 @@ def sum_images(z: Tensor, rate: Tensor, images: int) -> tuple[Tensor, Tensor]:
     """
     total, moment = torch.ones_like(z), torch.zeros_like(z)
     for k in range(1, images + 1):
-        after = torch.exp((z + 0.5 * k) * (-k * rate))
-        before = torch.exp((z - 0.5 * k) * (k * rate))
+        after = torch.exp(((z + 0.5 * k) * (-k * rate)).clamp(min=SMALLEST))
+        before = torch.exp(((z - 0.5 * k) * (k * rate)).clamp(min=SMALLEST))
         total = total + after + before
         moment = torch.add(moment, after - before, alpha=k)
     return total, moment
