@@ -126,7 +126,7 @@ class Params:
         Raises
         ------
         BadInput
-            There is no such table.
+            There is no such table, or it lists no run.
         """
         reports = self.raw["reports"].get(task, {})
         if preset not in reports:
@@ -134,6 +134,11 @@ class Params:
                 f"expected a preset of `reports.{task}` among {sorted(reports)}, got {preset!r}"
             )
         found: Mapping[str, Any] = reports[preset]
+        if not found["runs"]:
+            raise BadInput(
+                f"expected runs in `reports.{task}.{preset}.runs` of params.yaml, got none; list "
+                "runs of `builds` or `finetunes`"
+            )
         return found
 
     def presets(self, task: str) -> list[str]:

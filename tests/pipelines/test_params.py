@@ -42,10 +42,14 @@ def test_reports_name_builds_of_their_preset(params: Params) -> None:
             for run in report["runs"]:
                 assert params.builds[run]["task"] == task
                 assert params.builds[run]["preset"] == preset
-                known = {report["dataset"]}
-                if task == "text_crystals":  # one table of several data sets
-                    known |= set(params.raw["texts"])
-                assert params.builds[run]["dataset"] in known
+                assert params.builds[run]["dataset"] == report["dataset"]
+
+
+def test_a_report_without_runs_is_refused() -> None:
+    for runs in ([], None):
+        raw = {"reports": {"crystals": {"cpu": {"dataset": "x", "runs": runs}}}}
+        with pytest.raises(BadInput, match=r"runs in `reports\.crystals\.cpu\.runs`.*got none"):
+            Params(raw).report("crystals", "cpu")
 
 
 @pytest.mark.parametrize(
