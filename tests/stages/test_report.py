@@ -172,8 +172,10 @@ def test_a_broken_result_is_named(tmp_path, crystals, inputs, make):
 def test_both_outcomes_are_shown(tmp_path, crystals, inputs):
     found = write_run(tmp_path, crystals, "exact", 0, rate=0.5, history=1.0)
     pairs = report.select_comparisons(
-        tmp_path / "samples" / "cpu-perov_5-exact-0", next(iter(found.values())), inputs["data"],
+        tmp_path / "samples" / "cpu-perov_5-exact-0" / "samples.parquet",
+        next(iter(found.values())),
+        inputs["data"],
         num=4,
-    )  # fmt: skip
+    )
     assert [pair.rmse for pair in pairs] == [0.1, 0.1, None, None]
     assert [pair.id for pair in pairs] == ["p1", "p3", "p0", "p2"]

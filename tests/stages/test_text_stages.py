@@ -1,6 +1,7 @@
 """From prepared crystals to a report of text-guided ones, on eight crystals."""
 
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from functools import partial
 from hashlib import sha256
@@ -266,7 +267,7 @@ def write_report(data: Path, tmp_path: Path) -> None:
     params = PARAMS.select(
         "text_crystals", "tiny", dataset="prototypes", estimator="plain_none", seed=0
     )
-    inputs = {"data": data, "results": tmp_path / "results", "samples": tmp_path / "samples"}
+    inputs = {"data": data, "results": tmp_path / "results"}
     for name in NAMES:
         inputs[f"run:{name}"] = tmp_path / "results" / name
         inputs[f"guidance:{name}"] = tmp_path / "curves" / f"{name}-guidance.json"
@@ -300,7 +301,10 @@ def test_from_training_to_the_report(
     assert {len(crystal.atom_types) for _, _, crystal in drawn} <= {2, 5}
     assert all((crystal.atom_types >= 1).all() for _, _, crystal in drawn)
     assert all((crystal.atom_types <= 100).all() for _, _, crystal in drawn)
+    pictured = read_samples(tmp_path / "results" / NAMES[3] / evaluate.PICTURED)
+    assert [row[:2] for row in pictured] == [row[:2] for row in drawn]
 
+    shutil.rmtree(tmp_path / "samples")  # a report needs the results alone
     write_report(data, tmp_path)
     text = (tmp_path / "report/table.md").read_text()
     assert "Structure prediction given the composition" in text

@@ -34,8 +34,10 @@ def select_comparisons(samples: Path, results: Path, data: Path, *, num: int) ->
 
     Parameters
     ----------
-    samples, results, data : Path
-        Folders of one run's samples and results, and the prepared data.
+    samples : Path
+        Parquet file of the samples.
+    results, data : Path
+        Folders of the run's results and of the prepared data.
     num : int
         At most this many; no more of one kind than needed.
     """
@@ -44,7 +46,7 @@ def select_comparisons(samples: Path, results: Path, data: Path, *, num: int) ->
     with (results / "per_sample.csv").open(newline="") as file:
         rmse = {(row["id"], int(row["k"])): row["rmse"] for row in csv.DictReader(file)}
     pairs = []
-    for name, k, crystal in read_samples(samples / "samples.parquet"):
+    for name, k, crystal in read_samples(samples):
         if k == 0 and name in references:
             found = rmse.get((name, k)) or None
             score = float(found) if found else None
@@ -88,9 +90,8 @@ def draw(
     cells = folder / "cells.png"
     if there:
         name = there[0]
-        pairs = select_comparisons(
-            inputs["samples"] / name, inputs[f"run:{name}"], inputs["data"], num=TURNED
-        )
+        samples = inputs["samples"] / name / "samples.parquet"
+        pairs = select_comparisons(samples, inputs[f"run:{name}"], inputs["data"], num=TURNED)
         shown = mixed(pairs, SHOWN)
         matches = sum(pair.rmse is not None for pair in shown)
         draw_comparisons(shown, cells)

@@ -13,7 +13,7 @@ from orbitdiff.data.crystals import Crystal, CrystalDataset
 from orbitdiff.data.prompts import PromptFields
 from orbitdiff.data.text_crystals import read_prompts
 from orbitdiff.errors import BadInput
-from orbitdiff.export import SampleRow, read_json, read_samples, write_atomically
+from orbitdiff.export import SampleRow, read_json, read_samples, write_atomically, write_samples
 from orbitdiff.metrics.base import MetricResult
 from orbitdiff.metrics.crystal_coverage import CUTOFFS, DEFAULT_CUTOFFS
 from orbitdiff.metrics.crystal_generation import Sample, judge_generation
@@ -24,10 +24,13 @@ from pipelines.stages.base import Executor, Tracker
 from pipelines.stages.provenance import recorded
 from pipelines.stages.text_crystals.sample import SHUFFLED
 
-__all__ = ["judge_text", "run"]
+__all__ = ["PICTURED", "judge_text", "run"]
 
 SHUFFLED_KEPT = ("match_rate_all", "rmse_all")
 LISTED = 5
+PICTURED = "pictured.parquet"
+"""The first sample of the first test crystals, kept beside the figures: reports draw these."""
+NUM_PICTURED = 24
 
 
 def run(
@@ -46,7 +49,8 @@ def run(
     inputs : mapping
         `samples`, `data` and `model` folders.
     outputs : mapping
-        `results`: metrics.json, per_sample.csv, per_sample_text.csv, history.jsonl.
+        `results`: metrics.json, per_sample.csv, per_sample_text.csv, history.jsonl,
+        pictured.parquet.
     executor : Executor
     tracker : Tracker
     """
@@ -104,6 +108,7 @@ def run(
     folder.mkdir(parents=True, exist_ok=True)
     write_rows(judged, folder / "per_sample.csv")
     write_rows(texts, folder / "per_sample_text.csv")
+    write_samples([row for row in samples if row[1] == 0][:NUM_PICTURED], folder / PICTURED)
     content = json.dumps(metrics, indent=2, sort_keys=True, allow_nan=False) + "\n"
     write_atomically(folder / "metrics.json", content)
     shutil.copy(inputs["model"] / "history.jsonl", folder / "history.jsonl")

@@ -21,6 +21,7 @@ from pipelines.stages.base import Executor, Tracker
 from pipelines.stages.crystals.report import select_comparisons
 from pipelines.stages.provenance import recorded
 from pipelines.stages.results import read_points, read_runs
+from pipelines.stages.text_crystals.evaluate import PICTURED
 from pipelines.stages.text_crystals.published import PROTOCOL
 from pipelines.stages.text_crystals.report_rows import guidance_rows, target_of, text_rows
 from pipelines.stages.text_crystals.report_tables import (
@@ -36,13 +37,13 @@ __all__ = ["run"]
 SHOWN, TURNED = 6, 24
 COLUMNS = 9
 ORDER = (
-    (NONE, "plain"), (NONE, "orbdiff_wn"), (NONE, "exact"), ("composition", "exact"),
-    ("short", "plain"), ("short", "orbdiff_wn"), ("short", "exact"),
+    (NONE, "plain"), (NONE, "orbdiff_u"), (NONE, "exact"), ("composition", "exact"),
+    ("short", "plain"), ("short", "orbdiff_u"), ("short", "exact"),
     ("long", "plain"), ("long", "exact"),
 )  # fmt: skip
 """Columns of the picture where there are runs for them, the best known arms first."""
 
-NO_SAMPLES = "samples are not on this machine (dvc pull brings them)"
+NO_PICTURES = f"no run has a {PICTURED} to draw crystals from; run the evaluate stage again"
 
 
 def run(
@@ -60,7 +61,7 @@ def run(
     params : RunParams
     inputs : mapping
         `run:NAME` results folders, `guidance:NAME` curves (may be absent), `data:NAME` folders of
-        data sets, `data`, `samples` (folder of sample folders, may be absent).
+        data sets, `data`.
     outputs : mapping
         `report`: table.md, table.json, PNG figures; `pages`: report.html, structures.html.
     executor, tracker
@@ -96,7 +97,7 @@ def run(
         folder.mkdir(parents=True, exist_ok=True)
     figures, view = pictures(params, inputs, runs, report)
     if not figures:
-        notes.append(NO_SAMPLES)
+        notes.append(NO_PICTURES)
     figures += draw_curves(runs, curves, report)
     title = f"Text-guided crystals, preset {params.preset}"
     lead = f"{len(runs)} of {len(runs) + len(missing)} runs"
@@ -106,7 +107,7 @@ def run(
     write_atomically(report / "table.json", json.dumps(content, indent=2, allow_nan=False) + "\n")
     write_atomically(report / "table.md", text)
     write_atomically(pages / "report.html", page)
-    write_view(view or NO_SAMPLES, pages / "structures.html", title=title)
+    write_view(view or NO_PICTURES, pages / "structures.html", title=title)
     with recorded(tracker, params, "report", data=inputs["data"], name=params.preset) as tracked:
         tracked.artifact(report)
         tracked.artifact(pages)
@@ -138,47 +139,45 @@ def pictures(
     order = [row for row in test.first_k_by_hash(len(test)).tolist() if test.ids[row] in ids]
     truth = [test.crystals[row] for row in order[:SHOWN]]
     path = draw_grid(truth, models, report / "cells.png")
+    seeds = sorted({runs[name]["metrics"]["run"]["seed"] for name in columns.values()})
     caption = (
         f"The first {len(truth)} test crystals of {params.dataset} by hash, ground truth beside "
-        f"{len(models)} models (text, target); under each cell the RMSE of its match. Seed "
-        f"{min(runs[name]['metrics']['run']['seed'] for name in columns.values())}. Matches are "
-        "drawn in the true cell's setting, cells larger than the true one at a smaller scale."
+        f"{len(models)} models (text, target); under each cell the RMSE of its match; seed "
+        f"{', '.join(map(str, seeds))}. Matches are drawn in the true cell's setting, cells "
+        "larger than the true one at a smaller scale."
     )
     name = list(columns.values())[-1]
-    pairs = select_comparisons(
-        inputs["samples"] / name, inputs[f"run:{name}"], inputs["data"], num=TURNED
-    )
+    folder = inputs[f"run:{name}"]
+    pairs = select_comparisons(folder / PICTURED, folder, inputs["data"], num=TURNED)
     return [Figure(path, caption, wide=True)], interactive_fragment(pairs)
 
 
 def choose_columns(
     dataset: str, inputs: Mapping[str, Path], runs: Mapping[str, Mapping[str, Any]]
 ) -> dict[tuple[str, str], str]:
-    """Runs of the picture: of each arm of `ORDER` the lowest seed whose samples are here."""
+    """Runs of the picture: of each arm of `ORDER` the lowest seed with crystals to draw."""
     there: dict[tuple[str, str], str] = {}
     seeds = sorted(runs, key=lambda name: runs[name]["metrics"]["run"]["seed"])
     for name in seeds:
         about = runs[name]["metrics"]["run"]
         key = (about["text"], target_of(about))
-        samples = inputs["samples"] / name / "samples.parquet"
-        scored = inputs[f"run:{name}"] / "per_sample.csv"
+        folder = inputs[f"run:{name}"]
         same = about["dataset"] == dataset and about["types"] != DENOISED
-        if same and samples.is_file() and scored.is_file():
+        if same and (folder / PICTURED).is_file() and (folder / "per_sample.csv").is_file():
             there.setdefault(key, name)
     return {key: there[key] for key in ORDER if key in there}
 
 
 def read_drawn(inputs: Mapping[str, Path], name: str) -> dict[str, Any]:
-    """First sample of each crystal of a run, with the RMSE of its match."""
+    """Crystals that a run drew, with the RMSE of their match."""
     from orbitdiff.viz.crystal_grid import Drawn
 
     with (inputs[f"run:{name}"] / "per_sample.csv").open(newline="") as file:
         rmse = {row["id"]: row["rmse"] for row in csv.DictReader(file) if row["k"] == "0"}
-    samples = read_samples(inputs["samples"] / name / "samples.parquet")
     return {
         id: Drawn(crystal, float(rmse[id]) if rmse[id] else None)
-        for id, k, crystal in samples
-        if k == 0 and id in rmse
+        for id, _, crystal in read_samples(inputs[f"run:{name}"] / PICTURED)
+        if id in rmse
     }
 
 
