@@ -1,8 +1,10 @@
-"""Native files: CIF per structure, one parquet table of all samples."""
+"""Native files: CIF per structure, one parquet table of all samples; rows as csv."""
 
+import csv
+import io
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ __all__ = [
     "read_samples",
     "write_atomically",
     "write_cifs",
+    "write_csv",
     "write_samples",
 ]
 
@@ -30,6 +33,26 @@ def write_atomically(path: Path, text: str) -> None:
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def write_csv(
+    rows: Sequence[Mapping[str, Any]], path: Path, *, columns: Sequence[str] = ()
+) -> None:
+    """Write rows as csv, whole or not at all; what a row lacks stays blank.
+
+    Parameters
+    ----------
+    rows : sequence of mapping
+    path : Path
+    columns : sequence of str
+        Names in their order; by default those of the rows as they first appear.
+    """
+    names = columns or list(dict.fromkeys(name for row in rows for name in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_atomically(path, text.getvalue())
 
 
 def read_json(path: Path, *, cure: str) -> Any:

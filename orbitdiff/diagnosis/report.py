@@ -1,8 +1,6 @@
 """Files of a diagnosis: json with everything, csv with one line per estimator and level."""
 
-import csv
 import dataclasses
-import io
 import json
 import os
 import platform
@@ -16,7 +14,7 @@ from orbitdiff import __version__
 from orbitdiff.diagnosis.measure import REPEATS, LevelResult
 from orbitdiff.diagnosis.problem import Problem
 from orbitdiff.diagnosis.recommend import CLOSE, MUCH, SOME, WORTH, Recommendation
-from orbitdiff.export import write_atomically
+from orbitdiff.export import write_atomically, write_csv
 
 __all__ = ["content_of", "flat_rows", "table", "write_files"]
 
@@ -158,12 +156,7 @@ def write_files(
     folder.mkdir(parents=True, exist_ok=True)
     as_json, as_csv = folder / "diagnosis.json", folder / "diagnosis.csv"
     write_atomically(as_json, json.dumps(content, indent=2, allow_nan=False) + "\n")
-    rows = flat_rows(levels)
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_atomically(as_csv, text.getvalue())
+    write_csv(flat_rows(levels), as_csv)
     return as_json, as_csv
 
 

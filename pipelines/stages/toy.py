@@ -1,7 +1,5 @@
 """Toy experiment, Table 1 of the paper: trains all arms and seeds, writes table and figure."""
 
-import csv
-import io
 import json
 import time
 from collections.abc import Mapping, Sequence
@@ -9,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from orbitdiff.export import write_atomically
+from orbitdiff.export import write_atomically, write_csv
 from orbitdiff.metrics.comparison import paired, spread
 from orbitdiff.tasks.toy import ToyConfig
 from orbitdiff.tasks.toy_training import ToyResult, train_toy
@@ -87,11 +85,7 @@ def write_results(
         "seconds": seconds,
     }
     write_atomically(folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, list(result.members[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(result.members)
-    write_atomically(folder / "per_run.csv", buffer.getvalue())
+    write_csv(result.members, folder / "per_run.csv")
     write_atomically(folder / "table.md", table(config, rows))
     toy_curves(config.members, result.history, folder / "learning_curves.png")
     return metrics

@@ -1,14 +1,12 @@
 """`orbitdiff generate text_crystals`: CIF files of crystals that a text describes."""
 
-import csv
-import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
-from orbitdiff.export import write_atomically
+from orbitdiff.export import write_csv
 from pipelines.verbs.notes import noting
 from pipelines.verbs.options import choose
 
@@ -83,11 +81,7 @@ def write_text_crystals(
     for name, structure in drawn.items():
         structure.to(str(out / name), fmt="cif")
     rows = judged(drawn, prompt, formula)
-    table = io.StringIO()
-    writer = csv.DictWriter(table, rows[0], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_atomically(out / TABLE, table.getvalue())
+    write_csv(rows, out / TABLE)
     counted = ["valid", *(key for key in rows[0] if key.endswith(OBEYED))]
     counts = ", ".join(
         f"{key.replace('_', ' ')}: {sum(row[key] for row in rows)}" for key in counted

@@ -1,7 +1,5 @@
 """Everything that is measured on a set of chains, generated or natural, with what could not be."""
 
-import csv
-import io
 import json
 import os
 import shlex
@@ -15,7 +13,7 @@ import torch
 
 from orbitdiff.data.protein_chain import Backbone
 from orbitdiff.errors import MissingExtra
-from orbitdiff.export import write_atomically
+from orbitdiff.export import write_atomically, write_csv
 from orbitdiff.metrics.backbones import dihedral_divergence, judge_backbones
 from orbitdiff.metrics.designability import DesignSettings, designability
 from orbitdiff.metrics.folding import CommandFolder, EsmFold, Folder
@@ -167,11 +165,6 @@ def write_results(
         At least one; what a row lacks stays blank.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, names, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
     content = json.dumps(metrics, indent=2, sort_keys=True, allow_nan=False) + "\n"
-    write_atomically(folder / "per_sample.csv", text.getvalue())
+    write_csv(rows, folder / "per_sample.csv")
     write_atomically(folder / "metrics.json", content)

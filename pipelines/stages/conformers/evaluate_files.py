@@ -1,7 +1,5 @@
 """Evaluate anybody's files of conformers against a reference."""
 
-import csv
-import io
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -13,7 +11,7 @@ from orbitdiff.data.ensembles import EnsembleFile, read_ensembles, to_molecule, 
 from orbitdiff.data.molecules import Ensemble
 from orbitdiff.data.splits import first_by_hash
 from orbitdiff.errors import BadInput
-from orbitdiff.export import write_atomically
+from orbitdiff.export import write_atomically, write_csv
 from orbitdiff.metrics.base import MetricResult
 from orbitdiff.metrics.conformers import (
     THRESHOLDS,
@@ -176,12 +174,8 @@ def write_results(
     """
     folder.mkdir(parents=True, exist_ok=True)
     rows = [score_row(score, thresholds=thresholds) for score in result.per_sample]
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
     content = json.dumps(result.summary, indent=2, sort_keys=True, allow_nan=False) + "\n"
-    write_atomically(folder / "per_sample.csv", text.getvalue())
+    write_csv(rows, folder / "per_sample.csv")
     write_atomically(folder / "metrics.json", content)
 
 

@@ -1,7 +1,5 @@
 """Evaluate samples against the test split, or anybody's files against a reference."""
 
-import csv
-import io
 import json
 import shutil
 import warnings
@@ -16,7 +14,7 @@ import numpy as np
 from orbitdiff.data.crystals import Crystal, CrystalDataset, Rejected, parse_crystal
 from orbitdiff.data.tables import read_cif_rows
 from orbitdiff.errors import BadInput
-from orbitdiff.export import read_json, read_samples, write_atomically
+from orbitdiff.export import read_json, read_samples, write_atomically, write_csv
 from orbitdiff.metrics.base import MetricResult
 from orbitdiff.metrics.crystals import Judged, Pair, Tolerances, compare_crystals
 from pipelines.stages.base import Executor, Tracker
@@ -31,12 +29,8 @@ LISTED = 5
 def write_results(folder: Path, result: MetricResult[Judged]) -> None:
     """Write metrics.json and per_sample.csv, each whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(Judged.__dataclass_fields__), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(result.rows())
     content = json.dumps(result.summary, indent=2, sort_keys=True, allow_nan=False) + "\n"
-    write_atomically(folder / "per_sample.csv", text.getvalue())
+    write_csv(result.rows(), folder / "per_sample.csv", columns=list(Judged.__dataclass_fields__))
     write_atomically(folder / "metrics.json", content)
 
 

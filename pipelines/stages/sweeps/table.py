@@ -1,14 +1,12 @@
 """Trials and points of a sweep as rows, and the files that hold them."""
 
-import csv
-import io
 import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from orbitdiff.export import write_atomically
+from orbitdiff.export import write_atomically, write_csv
 from orbitdiff.metrics.comparison import paired, spread
 from pipelines.stages.sweeps.gradient import gradient_variance
 from pipelines.stages.sweeps.settings import used_settings
@@ -141,9 +139,5 @@ def write_tables(rows: Sequence[Row], folder: Path) -> None:
         os.replace(partial, folder / "trials.parquet")
     finally:
         partial.unlink(missing_ok=True)
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_atomically(folder / "trials.csv", buffer.getvalue())
+    write_csv(rows, folder / "trials.csv")
     write_atomically(folder / "trials.json", json.dumps(list(rows), indent=1) + "\n")

@@ -1,11 +1,9 @@
 """Evaluate the samples of a text-guided run: against the truth, the text, and a shuffled text."""
 
-import csv
-import io
 import json
 import shutil
 from collections.abc import Mapping, Sequence, Set
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +11,14 @@ from orbitdiff.data.crystals import Crystal, CrystalDataset
 from orbitdiff.data.prompts import PromptFields
 from orbitdiff.data.text_crystals import read_prompts
 from orbitdiff.errors import BadInput
-from orbitdiff.export import SampleRow, read_json, read_samples, write_atomically, write_samples
+from orbitdiff.export import (
+    SampleRow,
+    read_json,
+    read_samples,
+    write_atomically,
+    write_csv,
+    write_samples,
+)
 from orbitdiff.metrics.base import MetricResult
 from orbitdiff.metrics.crystal_coverage import CUTOFFS, DEFAULT_CUTOFFS
 from orbitdiff.metrics.crystal_generation import Sample, judge_generation
@@ -106,8 +111,8 @@ def run(
     }
     folder = outputs["results"]
     folder.mkdir(parents=True, exist_ok=True)
-    write_rows(judged, folder / "per_sample.csv")
-    write_rows(texts, folder / "per_sample_text.csv")
+    write_csv(judged.rows(), folder / "per_sample.csv")
+    write_csv(texts.rows(), folder / "per_sample_text.csv")
     write_samples([row for row in samples if row[1] == 0][:NUM_PICTURED], folder / PICTURED)
     content = json.dumps(metrics, indent=2, sort_keys=True, allow_nan=False) + "\n"
     write_atomically(folder / "metrics.json", content)
@@ -157,13 +162,3 @@ def judge_shuffled(
         ).summary
         found |= {name: summary[name] for name in SHUFFLED_KEPT}
     return found
-
-
-def write_rows(result: MetricResult[Any], path: Path) -> None:
-    """Write the per-sample values as csv, whole or not at all."""
-    text = io.StringIO()
-    names = [field.name for field in fields(result.per_sample[0])]
-    writer = csv.DictWriter(text, names, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(result.rows())
-    write_atomically(path, text.getvalue())
