@@ -25,6 +25,9 @@ from orbitdiff.typing import Bool, Float, Int, State, Tensor
 
 __all__ = ["CSPLayer", "CSPNet", "CSPNetConfig"]
 
+CACHED = 2**18
+"""Pair features that a CPU predicts at once without gradients: they stay in a core's cache."""
+
 
 @dataclass(frozen=True)
 class CSPNetConfig:
@@ -200,6 +203,23 @@ class CSPNet(nn.Module):
         dict
             `lattice`, `frac`, and `types` (B, N, max_element) logits where it predicts elements.
         """
+        count = mask.shape[1]
+        block = max(1, CACHED // (count * count * self.config.hidden))
+        if torch.is_grad_enabled() or not mask.is_cpu or len(mask) <= block:
+            return self._predict(x_t, t, cond, mask)
+        parts = [
+            self._predict(
+                {name: value[rows] for name, value in x_t.items()},
+                t[rows],
+                {name: value[rows] for name, value in cond.items()},
+                mask[rows],
+            )
+            for rows in torch.arange(len(mask)).split(block)
+        ]
+        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+    def _predict(self, x_t: State, t: Tensor, cond: State, mask: Tensor) -> State:
+        """Run the network on all crystals at once."""
         lattice, frac = x_t["lattice"], x_t["frac"]
         real = mask.to(lattice.dtype)
         share = real / real.sum(1, keepdim=True).clamp(min=1)

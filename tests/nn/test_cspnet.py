@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from orbitdiff.errors import BadInput
+from orbitdiff.nn import cspnet
 from orbitdiff.nn.cspnet import CSPNet, CSPNetConfig
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
@@ -127,3 +128,22 @@ def test_time_and_composition_matter(net, batch):
 def test_sizes_below_one_are_refused():
     with pytest.raises(BadInput, match=r"model\.layers"):
         CSPNetConfig(layers=0)
+
+
+@pytest.mark.parametrize("block", [1, 3])
+def test_blocks_of_a_cpu_change_nothing(net, batch, monkeypatch, block):
+    whole = net(*batch)
+    seen = []
+    monkeypatch.setattr(cspnet, "CACHED", block * 6 * 6 * 24)
+    predict = CSPNet._predict
+    monkeypatch.setattr(
+        CSPNet, "_predict", lambda self, *parts: seen.append(len(parts[3])) or predict(self, *parts)
+    )
+    with torch.no_grad():
+        found = net(*batch)
+    assert seen == ([1, 1, 1, 1] if block == 1 else [3, 1])
+    for name, value in whole.items():
+        torch.testing.assert_close(found[name], value.detach(), atol=1e-12, rtol=1e-11)
+    seen.clear()
+    net(*batch)  # gradients need the whole batch
+    assert seen == [4]
