@@ -154,9 +154,11 @@ def test_invariants_are_those_of_the_singular_values(generator):
         for part, value in zip(parts, expected, strict=True):
             assert ((part - value).abs() <= 3e-8 * s[:, 0]).all()
         assert torch.allclose(known.square, s.square().sum(1), rtol=1e-12)
-    alike = torch.linalg.det(cross)[:, None, None] * torch.linalg.inv(cross).mT
     regular = torch.linalg.cond(cross) < 1e4
-    assert torch.allclose(found.cofactor[regular], alike[regular], rtol=1e-6)
+    assert regular.sum() > 30
+    kept = cross[regular]
+    alike = torch.linalg.det(kept)[:, None, None] * torch.linalg.inv(kept).mT
+    assert torch.allclose(found.cofactor[regular], alike, rtol=1e-6)
 
 
 def test_bound_of_the_log_constant(generator):
