@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
 
 from orbitdiff.data.crystals import CrystalDataset, crystal_schema, rows_to_crystals
 from orbitdiff.data.prompts import KINDS, PromptFields, field_columns, fields_to_row, rows_to_fields
+from orbitdiff.data.text_vectors import CURE, read_text_vectors, vectors_folder
 from orbitdiff.errors import BadInput
-from orbitdiff.typing import Float, Tensor
+from orbitdiff.typing import Tensor
 
 __all__ = [
     "NONE",
@@ -22,7 +22,6 @@ __all__ = [
     "read_about",
     "read_prompts",
     "shuffled_texts",
-    "write_embeddings",
     "write_prompts",
 ]
 
@@ -30,7 +29,6 @@ NONE = "none"
 """Kind of prompt of a network that reads no text."""
 
 SCHEMA_VERSION = 1
-CURE = "run the texts stage again"
 
 
 @dataclass(frozen=True)
@@ -129,23 +127,13 @@ def read_prompts(folder: Path, split: str) -> PromptRows:
     return PromptRows(fields, prompts)
 
 
-def write_embeddings(vectors: Float[Tensor, "M E"], folder: Path, kind: str, split: str) -> None:
-    """Write the vectors of one kind of prompt, in the order of the split's crystals."""
-    save_file({"vectors": vectors.contiguous()}, embeddings_path(folder, kind, split))
-
-
-def embeddings_path(folder: Path, kind: str, split: str) -> Path:
-    """Return the file of the vectors of one kind and split."""
-    return folder / f"vectors-{kind}-{split}.safetensors"
-
-
 def load_text_crystals(folder: Path, split: str, kind: str) -> CrystalDataset:
     """Read the crystals of a split with the vectors of their prompts.
 
     Parameters
     ----------
     folder : Path
-        Written by the stage `texts`.
+        Written by the stage `texts`, its vectors beside it.
     split : str
         train, val or test.
     kind : str
@@ -159,7 +147,7 @@ def load_text_crystals(folder: Path, split: str, kind: str) -> CrystalDataset:
     Raises
     ------
     BadInput
-        A kind that the folder does not have, damaged or foreign files.
+        A kind that the folder does not have, damaged or foreign files, vectors of other texts.
     """
     from orbitdiff.data.store import read_split
 
@@ -167,17 +155,17 @@ def load_text_crystals(folder: Path, split: str, kind: str) -> CrystalDataset:
     crystals = rows_to_crystals(table)
     if kind == NONE:
         return CrystalDataset(crystals)
-    path = embeddings_path(folder, kind, split)
-    if not path.is_file():
-        there = sorted({found.name.split("-")[1] for found in folder.glob("vectors-*")})
+    prompts = read_prompts(folder, split).prompts
+    if kind not in prompts:
         raise BadInput(
-            f"expected prompts of kind {kind!r} in {folder}, got {there}; add it to the preset's "
-            f"prompts.kinds and {CURE}"
+            f"expected prompts of kind {kind!r} in {folder}, got {sorted(prompts)}; add it to the "
+            f"preset's prompts.kinds and {CURE}"
         )
-    try:
-        vectors = load_file(path)["vectors"].float()
-    except Exception as error:
-        raise BadInput(f"{path} is damaged ({error}); {CURE}") from error
+    texts = [one.text for one in prompts[kind]]
+    vectors = read_text_vectors(
+        texts, vectors_folder(folder), f"{kind}-{split}",
+        fingerprint=str(read_about(folder).get("fingerprint")),
+    )  # fmt: skip
     has_text = torch.ones(len(vectors), dtype=torch.bool)
     return CrystalDataset(crystals, conditions={"text": vectors, "has_text": has_text})
 

@@ -16,6 +16,7 @@ pytest.importorskip("pymatgen")
 from orbitdiff.data.crystals import CrystalDataset
 from orbitdiff.data.prompts import prompt
 from orbitdiff.data.text_crystals import Prompt, load_text_crystals, read_prompts, shuffled_texts
+from orbitdiff.data.text_vectors import vectors_folder
 from orbitdiff.errors import BadInput
 from orbitdiff.export import read_samples
 from orbitdiff.inference.text_crystal_model import TextCrystalModel
@@ -127,6 +128,44 @@ def test_texts_stand_beside_the_crystals_they_describe(data: Path, source: Path)
     about = json.loads((data / "manifest.json").read_text())
     assert about["prompts"]["over_the_limit"] == {"short": 24, "composition": 24}
     assert about["rejected"] == {"broken CIF": 1}
+
+
+def test_vectors_differ_between_machines_and_the_data_do_not(
+    source: Path, data: Path, tmp_path: Path
+) -> None:
+    class LastBits(Letters):
+        def __call__(self, texts: Sequence[str]) -> torch.Tensor:
+            return super().__call__(texts) * (1 + 2**-20)
+
+    other = write(source, tmp_path / "elsewhere/prototypes", LastBits())
+    here, there = (load_text_crystals(one, "test", "short") for one in (data, other))
+    assert not torch.equal(here.conditions["text"], there.conditions["text"])
+    names = sorted(path.name for path in data.iterdir())
+    assert names == sorted(path.name for path in other.iterdir())
+    assert all((data / name).read_bytes() == (other / name).read_bytes() for name in names)
+
+
+def test_vectors_are_held_against_the_texts(source: Path, data: Path) -> None:
+    folder = vectors_folder(data)
+    shutil.copy(folder / "composition-test.safetensors", folder / "short-test.safetensors")
+    with pytest.raises(BadInput, match="other texts or of another encoder; run the texts stage"):
+        load_text_crystals(data, "test", "short")
+    (folder / "short-test.safetensors").write_bytes(b"cut")
+    with pytest.raises(BadInput, match=r"short-test\.safetensors is damaged"):
+        load_text_crystals(data, "test", "short")
+    shutil.rmtree(folder)
+    with pytest.raises(BadInput, match="expected the vectors .*found none; run the texts stage"):
+        load_text_crystals(data, "test", "short")
+
+    class Other(Letters):
+        fingerprint = "others"
+
+    write(source, data, Letters())
+    write(source, data.parent / "others", Other())
+    vectors_folder(data.parent / "others").rename(folder.with_name("kept"))
+    shutil.copytree(folder, vectors_folder(data.parent / "others"))
+    with pytest.raises(BadInput, match="of another encoder"):
+        load_text_crystals(data.parent / "others", "test", "short")
 
 
 def test_a_part_of_a_split_is_the_first_by_hash(source: Path, tmp_path: Path) -> None:

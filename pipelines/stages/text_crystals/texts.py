@@ -12,7 +12,8 @@ from orbitdiff.data.cif import Crystal, Rejected
 from orbitdiff.data.crystals import CrystalDataset, crystal_schema, crystal_to_row
 from orbitdiff.data.prompts import PromptFields, prompt_fields, read_properties
 from orbitdiff.data.splits import RULES, SPLITS
-from orbitdiff.data.text_crystals import PromptRows, write_embeddings, write_prompts
+from orbitdiff.data.text_crystals import PromptRows, write_prompts
+from orbitdiff.data.text_vectors import vectors_folder, write_text_vectors
 from orbitdiff.errors import BadInput
 from orbitdiff.export import read_json
 from orbitdiff.nn.text import TextEncoder, load_encoder
@@ -46,7 +47,7 @@ def run(
     inputs : mapping
         `raw` and `crystals`, the folders written by `fetch` and by `prepare` of crystals.
     outputs : mapping
-        `data`, the folder to write.
+        `data`, the folder to write; that of the vectors lies beside it.
     executor : Executor
         Finds fields and writes long texts in parallel.
     tracker : Tracker
@@ -77,14 +78,14 @@ def write_texts(
     long_cache: Path,
     vector_cache: Path,
 ) -> None:
-    """Write the folder, all or nothing; long texts and vectors are kept outside as they come.
+    """Write the folder, all or nothing, and its vectors; what was computed stays in the caches.
 
     Parameters
     ----------
     dataset : str
         A registered one, or prototypes.
     raw, crystals, out : Path
-        Raw files, prepared crystals, folder to write.
+        Raw files, prepared crystals, folder to write; the vectors lie beside it.
     settings : PromptsConfig
     encoder : TextEncoder
     executor : Executor
@@ -107,7 +108,7 @@ def write_texts(
     counts: dict[str, int] = {}
     fallbacks: dict[str, Counter[str]] = {kind: Counter() for kind in settings.kinds}
     cut: Counter[str] = Counter()
-    with fresh_directory(out) as folder:
+    with fresh_directory(vectors_folder(out)) as beside, fresh_directory(out) as folder:
         for split in SPLITS:
             found = part_of(CrystalDataset.load(crystals, split), part.get(split))
             fields, bad = find_fields(found, properties, executor)
@@ -127,7 +128,9 @@ def write_texts(
                 what = f"{split}: vectors of {kind} prompts"
                 with tqdm(total=len(set(texts)), desc=what) as bar:
                     vectors = embed(texts, encoder, cache=vector_cache, progress=bar.update)
-                write_embeddings(vectors, folder, kind, split)
+                write_text_vectors(
+                    vectors, texts, beside, f"{kind}-{split}", fingerprint=encoder.fingerprint
+                )
                 fallbacks[kind] += Counter(one.fallback for one in built if one.fallback)
                 cut[kind] += sum(encoder.cut(text)[0] > encoder.max_tokens for text in texts)
             write_prompts(PromptRows(fields, prompts), folder, split)
