@@ -6,7 +6,7 @@ from PIL import Image
 
 from orbitdiff.data.crystals import Crystal
 from orbitdiff.errors import BadInput
-from orbitdiff.viz import curves
+from orbitdiff.viz import curves, learning_panels
 from orbitdiff.viz.crystals import camera, draw_comparisons
 from orbitdiff.viz.scene import Comparison, align, colour, make_scene, radius, symbol
 
@@ -84,3 +84,31 @@ def test_curves_bear_absent_arms(tmp_path):
     for draw in (curves.ess_by_level, curves.calls_curve):
         with pytest.raises(BadInput):
             draw({} if draw is curves.ess_by_level else [], tmp_path / "c.png")
+
+
+def test_learning_panels_share_axes_and_bear_absent_runs(tmp_path, monkeypatch):
+    def history(*values):
+        return [{"kind": "validation", "step": n, "distance": {}, "distance_mean": value}
+                for n, value in enumerate(values, 1)]  # fmt: skip
+
+    figures = []
+
+    def keep(figure, path):
+        figures.append(figure)
+        return path
+
+    monkeypatch.setattr(learning_panels, "figure_file", keep)
+    groups = {
+        "no text": {"plain": [history(0.4, 0.2), history(0.6, 0.4)], "exact": [[]]},
+        "long text": {"exact": [history(0.3, 0.1)]},
+    }
+    learning_panels.learning_panels(groups, tmp_path / "a.png")
+    first, second = figures[0].axes
+    assert (first.get_title(), second.get_title()) == ("no text", "long text")
+    thick = [line for line in first.get_lines() if line.get_linewidth() > 2]
+    assert [list(line.get_ydata()) for line in thick] == [[0.5, pytest.approx(0.3)]]
+    assert first.get_ylim() == second.get_ylim()
+    assert [one.get_text() for one in first.get_legend().get_texts()] == ["plain (2 seeds)"]
+    monkeypatch.undo()
+    path = learning_panels.learning_panels({"no text": {"plain": [[]]}}, tmp_path / "b.png")
+    assert path.stat().st_size > 2000

@@ -187,8 +187,8 @@ def draw_curves(
     report: Path,
 ) -> list[Figure]:
     """Draw quality against guidance weight, and the validation distance of each arm."""
-    from orbitdiff.viz.curves import learning_curves
     from orbitdiff.viz.guidance import guidance_curve
+    from orbitdiff.viz.learning_panels import learning_panels
 
     figures = []
     if curves:
@@ -197,12 +197,22 @@ def draw_curves(
                               "weight; 0 ignores the text.", broad=len(curves) > 1))  # fmt: skip
     datasets = sorted({found["metrics"]["run"]["dataset"] for found in runs.values()})
     for dataset in datasets:
-        arms: dict[str, list[Any]] = {}
+        groups: dict[str, dict[str, list[Any]]] = {}
         for found in runs.values():
             about = found["metrics"]["run"]
             if about["dataset"] == dataset and last_validation(found["history"]) is not None:
-                arms.setdefault(about["estimator"], []).append(found["history"])
-        path = learning_curves(arms, report / f"learning_curves_{dataset}.png")
-        figures.append(Figure(path, f"Validation distance during training, {dataset}: thin lines "
-                              "are seeds, thick lines their mean."))  # fmt: skip
+                group = groups.setdefault(group_of(about), {})
+                group.setdefault(target_of(about), []).append(found["history"])
+        path = learning_panels(groups, report / f"learning_curves_{dataset}.png")
+        caption = (
+            f"Validation distance during training, {dataset}: thin lines are seeds, thick lines "
+            "their mean."
+        )
+        figures.append(Figure(path, caption, broad=len(groups) > 1))
     return figures
+
+
+def group_of(about: Mapping[str, Any]) -> str:
+    """Title of a run's panel: the kind of its text, and whether elements are drawn too."""
+    text = "no text" if about["text"] == NONE else f"{about['text']} text"
+    return f"{text}, elements drawn" if about["types"] == DENOISED else text
