@@ -1,8 +1,7 @@
 """Vectors of the texts of prepared crystals, in a folder beside them.
 
-The last bits of a vector depend on the processor. The folder of crystals and texts, which names
-the encoder, has the same bytes on every machine; so what is trained on it stays valid where it
-is made again.
+The last bits of a vector depend on the processor. They do not reach the folder of crystals and
+texts, which names the encoder; so what is trained on it stays valid where it is made again.
 """
 
 import json
