@@ -12,6 +12,7 @@ from orbitdiff.viz.style import arm_colour, arm_label, figure_file, plain_axes
 __all__ = [
     "calls_curve",
     "distance_by_level",
+    "distance_lines",
     "empty",
     "ess_by_level",
     "learning_curves",
@@ -52,6 +53,17 @@ def validations(history: History) -> list[Mapping[str, Any]]:
     return [row for row in history if row.get("kind") == "validation" and "distance_mean" in row]
 
 
+def distance_lines(
+    arms: Mapping[str, Sequence[History]],
+) -> dict[str, list[dict[int, float]]]:
+    """Validation distance by step, of each seed of each arm."""
+    return {
+        name: [{row["step"]: row["distance_mean"] for row in validations(history)}
+               for history in histories]
+        for name, histories in arms.items()
+    }  # fmt: skip
+
+
 def empty(axes: Any, text: str) -> None:
     """Say why a figure shows nothing."""
     axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", color="#888888")
@@ -68,13 +80,8 @@ def learning_curves(arms: Mapping[str, Sequence[History]], path: Path) -> Path:
         PNG.
     """
     figure, axes = canvas()
-    lines = {
-        name: [{row["step"]: row["distance_mean"] for row in validations(history)}
-               for history in histories]
-        for name, histories in arms.items()
-    }  # fmt: skip
     axes.set_ylabel(DISTANCE)
-    if seed_lines(axes, lines):
+    if seed_lines(axes, distance_lines(arms)):
         log_values(axes)
     else:
         empty(axes, "no run has a validation record")

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from orbitdiff.viz.curves import DISTANCE, History, empty, log_values, seed_lines, validations
+from orbitdiff.viz.curves import DISTANCE, History, distance_lines, empty, log_values, seed_lines
 from orbitdiff.viz.style import figure_file, plain_axes
 
 __all__ = ["learning_panels"]
@@ -36,12 +36,7 @@ def learning_panels(groups: Mapping[str, Mapping[str, Sequence[History]]], path:
     drawn = False
     for axes, (title, arms) in zip(grid.flat, groups.items(), strict=False):
         plain_axes(axes)
-        lines = {
-            name: [{row["step"]: row["distance_mean"] for row in validations(history)}
-                   for history in histories]
-            for name, histories in arms.items()
-        }  # fmt: skip
-        drawn |= seed_lines(axes, lines)
+        drawn |= seed_lines(axes, distance_lines(arms))
         axes.set_title(title, fontsize=10)
         axes.xaxis.set_tick_params(labelbottom=True)
         axes.locator_params(axis="x", nbins=5)
