@@ -3,13 +3,14 @@
 import json
 import math
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from orbitdiff.data.crystals import Crystal, crystal_schema, crystal_to_row
 from orbitdiff.data.store import write_shards
@@ -71,6 +72,62 @@ def crystals() -> list[Crystal]:
 @pytest.fixture
 def prepared(tmp_path: Path) -> Path:
     return prepare(tmp_path / "data")
+
+
+class Letters:
+    """A text encoder that counts letters and keeps what it read; 40 letters are its limit."""
+
+    fingerprint, dim, max_tokens = "letters", 26, 40
+
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+
+    def __call__(self, texts: Sequence[str]) -> torch.Tensor:
+        self.seen += texts
+        letters = "abcdefghijklmnopqrstuvwxyz"
+        return torch.tensor([[float(text.lower().count(one)) for one in letters] for text in texts])
+
+    def cut(self, text: str) -> tuple[int, str]:
+        return len(text), text[40:]
+
+
+@pytest.fixture
+def letters() -> type[Letters]:
+    return Letters
+
+
+@pytest.fixture
+def with_rejects(prepared: Path) -> Path:
+    """Prepared crystals of which one was set aside."""
+    about = json.loads((prepared / "manifest.json").read_text())
+    about |= {"sources": {}, "rejected": {"broken CIF": 1}, "max_atoms": 20}
+    (prepared / "manifest.json").write_text(json.dumps(about))
+    (prepared / "rejected.csv").write_text("id,split,reason,detail\nx,train,broken CIF,empty\n")
+    return prepared
+
+
+@pytest.fixture
+def write_texts(with_rejects: Path) -> Callable[..., Path]:
+    """Run the texts stage on the small data; further keywords are settings of the prompts."""
+    from orbitdiff.tasks.text_crystals import PromptsConfig
+    from pipelines.stages.base import LocalExecutor
+    from pipelines.stages.text_crystals import texts
+
+    def write(out: Path, encoder: Letters, **settings: Any) -> Path:
+        config = PromptsConfig(**{"kinds": ("short", "composition"), "seed": 4, **settings})
+        texts.write_texts(
+            "prototypes", with_rejects, with_rejects, out, settings=config, encoder=encoder,
+            executor=LocalExecutor(), long_cache=out.parent / "long",
+            vector_cache=out.parent / "vectors",
+        )  # fmt: skip
+        return out
+
+    return write
+
+
+@pytest.fixture
+def text_data(write_texts: Callable[..., Path], tmp_path: Path) -> Path:
+    return write_texts(tmp_path / "data/prepared/text_crystals/prototypes", Letters())
 
 
 @dataclass

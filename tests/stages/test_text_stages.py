@@ -1,31 +1,25 @@
-"""From prepared crystals to a report of text-guided ones, on eight crystals."""
+"""From crystals with texts to a report of text-guided ones, on eight crystals."""
 
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 pytest.importorskip("pymatgen")
 
-from orbitdiff.data.crystals import CrystalDataset
-from orbitdiff.data.prompts import prompt
-from orbitdiff.data.text_crystals import Prompt, load_text_crystals, read_prompts, shuffled_texts
-from orbitdiff.data.text_vectors import vectors_folder
+from orbitdiff.data.text_crystals import load_text_crystals
 from orbitdiff.errors import BadInput
 from orbitdiff.export import read_samples
 from orbitdiff.inference.text_crystal_model import TextCrystalModel
 from orbitdiff.metrics.crystal_generation import judge_generation
-from orbitdiff.tasks.text_crystals import PromptsConfig
 from pipelines.params import Params
 from pipelines.stages import train
 from pipelines.stages.base import LocalExecutor, NullTracker
-from pipelines.stages.text_crystals import evaluate, guidance, report, sample, texts
+from pipelines.stages.text_crystals import evaluate, guidance, report, sample
 
 EXECUTOR, TRACKER = LocalExecutor(), NullTracker()
 ARMS = {
@@ -64,186 +58,6 @@ PARAMS = Params(
 )  # fmt: skip
 
 
-class Letters:
-    """Counts letters; texts over 40 of them are long."""
-
-    fingerprint, dim, max_tokens = "letters", 26, 40
-
-    def __init__(self) -> None:
-        self.seen: list[str] = []
-
-    def __call__(self, texts: Sequence[str]) -> torch.Tensor:
-        self.seen += texts
-        letters = "abcdefghijklmnopqrstuvwxyz"
-        return torch.tensor([[float(text.lower().count(one)) for one in letters] for text in texts])
-
-    def cut(self, text: str) -> tuple[int, str]:
-        return len(text), text[40:]
-
-
-@pytest.fixture
-def source(prepared: Path) -> Path:
-    about = json.loads((prepared / "manifest.json").read_text())
-    about |= {"sources": {}, "rejected": {"broken CIF": 1}, "max_atoms": 20}
-    (prepared / "manifest.json").write_text(json.dumps(about))
-    (prepared / "rejected.csv").write_text("id,split,reason,detail\nx,train,broken CIF,empty\n")
-    return prepared
-
-
-def write(source: Path, out: Path, encoder: Letters, *, kinds=("short", "composition")) -> Path:
-    settings = PromptsConfig(kinds=kinds, seed=4)
-    texts.write_texts(
-        "prototypes", source, source, out, settings=settings, encoder=encoder, executor=EXECUTOR,
-        long_cache=out.parent / "long", vector_cache=out.parent / "vectors",
-    )  # fmt: skip
-    return out
-
-
-@pytest.fixture
-def data(source: Path, tmp_path: Path) -> Path:
-    return write(source, tmp_path / "data/prepared/text_crystals/prototypes", Letters())
-
-
-def test_texts_stand_beside_the_crystals_they_describe(data: Path, source: Path) -> None:
-    encoder = Letters()
-    for split in ("train", "val", "test"):
-        rows = read_prompts(data, split)
-        crystals = CrystalDataset.load(source, split)
-        assert [one.id for one in rows.fields] == crystals.ids
-        for kind in ("short", "composition"):
-            wanted = [prompt(one, kind, seed=4) for one in rows.fields]
-            assert [one.text for one in rows.prompts[kind]] == wanted
-            found = load_text_crystals(data, split, kind)
-            assert found.ids == crystals.ids
-            assert torch.equal(found.conditions["text"], encoder(wanted))
-            batch = found.batch([2, 0])
-            assert torch.equal(batch.cond["text"], encoder([wanted[2], wanted[0]]))
-            assert batch.cond["has_text"].all()
-        assert set(rows.prompts) == {"short", "composition"}
-    fields = {one.id: one for one in read_prompts(data, "test").fields}
-    assert (fields["p0"].formula, fields["p0"].spacegroup) == ("BaTiO3", 221)
-    assert "has_text" not in load_text_crystals(data, "test", "none").conditions
-    with pytest.raises(BadInput, match=r"'long'.*\['composition', 'short'\]"):
-        load_text_crystals(data, "test", "long")
-    about = json.loads((data / "manifest.json").read_text())
-    assert about["prompts"]["over_the_limit"] == {"short": 24, "composition": 24}
-    assert about["rejected"] == {"broken CIF": 1}
-
-
-def test_vectors_differ_between_machines_and_the_data_do_not(
-    source: Path, data: Path, tmp_path: Path
-) -> None:
-    class LastBits(Letters):
-        def __call__(self, texts: Sequence[str]) -> torch.Tensor:
-            return super().__call__(texts) * (1 + 2**-20)
-
-    other = write(source, tmp_path / "elsewhere/prototypes", LastBits())
-    here, there = (load_text_crystals(one, "test", "short") for one in (data, other))
-    assert not torch.equal(here.conditions["text"], there.conditions["text"])
-    names = sorted(path.name for path in data.iterdir())
-    assert names == sorted(path.name for path in other.iterdir())
-    assert all((data / name).read_bytes() == (other / name).read_bytes() for name in names)
-
-
-def test_vectors_are_held_against_the_texts(source: Path, data: Path) -> None:
-    folder = vectors_folder(data)
-    shutil.copy(folder / "composition-test.safetensors", folder / "short-test.safetensors")
-    with pytest.raises(BadInput, match="other texts or of another encoder; run the texts stage"):
-        load_text_crystals(data, "test", "short")
-    (folder / "short-test.safetensors").write_bytes(b"cut")
-    with pytest.raises(BadInput, match=r"short-test\.safetensors is damaged"):
-        load_text_crystals(data, "test", "short")
-    shutil.rmtree(folder)
-    with pytest.raises(BadInput, match="expected the vectors .*found none; run the texts stage"):
-        load_text_crystals(data, "test", "short")
-
-    class Other(Letters):
-        fingerprint = "others"
-
-    write(source, data, Letters())
-    write(source, data.parent / "others", Other())
-    vectors_folder(data.parent / "others").rename(folder.with_name("kept"))
-    shutil.copytree(folder, vectors_folder(data.parent / "others"))
-    with pytest.raises(BadInput, match="of another encoder"):
-        load_text_crystals(data.parent / "others", "test", "short")
-
-
-def test_a_part_of_a_split_is_the_first_by_hash(source: Path, tmp_path: Path) -> None:
-    whole = CrystalDataset.load(source, "train")
-    first = sorted(whole.ids, key=lambda id: sha256(id.encode()).digest())[:3]
-    out = tmp_path / "part"
-    texts.write_texts(
-        "prototypes", source, source, out, encoder=Letters(), executor=EXECUTOR,
-        settings=PromptsConfig(kinds=("short",), parts={"prototypes": {"train": 3}, "else": {}}),
-        long_cache=tmp_path / "long", vector_cache=tmp_path / "vectors",
-    )  # fmt: skip
-    found = load_text_crystals(out, "train", "short")
-    assert found.ids == [id for id in whole.ids if id in first] != whole.ids
-    assert len(found.conditions["text"]) == 3
-    assert load_text_crystals(out, "test", "short").ids == CrystalDataset.load(source, "test").ids
-    about = json.loads((out / "manifest.json").read_text())
-    assert about["counts"]["train"] == 3
-    assert about["note"].endswith("of which the first by sha256 of id: 3 of train")
-
-
-@pytest.mark.parametrize("part", [{"train": 0}, {"all": 5}])
-def test_parts_that_cannot_be_are_refused(part: dict[str, int]) -> None:
-    with pytest.raises(BadInput, match=r"prompts\.parts\.mp_20"):
-        PromptsConfig(parts={"mp_20": part})
-
-
-def test_second_run_computes_no_vector(data: Path, source: Path) -> None:
-    encoder = Letters()
-    write(source, data, encoder)
-    assert encoder.seen == []
-
-
-def test_crystals_without_space_group_are_set_aside(
-    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    real = texts.prompt_fields
-
-    def refuse(crystal: Any, properties: Any) -> Any:
-        if crystal.id == "cscl":
-            raise BadInput("no space group found")
-        return real(crystal, properties)
-
-    monkeypatch.setattr(texts, "prompt_fields", refuse)
-    out = write(source, tmp_path / "out", Letters())
-    about = json.loads((out / "manifest.json").read_text())
-    assert about["counts"] == {"train": 7, "val": 7, "test": 7}
-    assert about["rejected"] == {"broken CIF": 1, "no space group": 3}
-    assert "cscl" not in load_text_crystals(out, "test", "short").ids
-    assert (out / "rejected.csv").read_text().count("no space group") == 6
-
-
-def test_fallbacks_are_flagged_and_counted(
-    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fake(fields: Any, kind: str, **settings: Any) -> list[Prompt]:
-        assert set(settings["structures"]) == {one.id for one in fields}
-        return [Prompt(one.id, "a", "robocrys KeyError" if n == 1 else "")
-                for n, one in enumerate(fields)]  # fmt: skip
-
-    monkeypatch.setattr(texts, "build_prompts", fake)
-    out = write(source, tmp_path / "out", Letters(), kinds=("long",))
-    about = json.loads((out / "manifest.json").read_text())["prompts"]
-    assert about["fallbacks"] == {"long": {"robocrys KeyError": 3}}
-    flagged = [one.id for one in read_prompts(out, "val").prompts["long"] if one.fallback]
-    assert flagged == ["p1"]
-
-
-def test_shuffled_texts_move_to_the_next_crystal_and_nowhere_else(data: Path) -> None:
-    whole = load_text_crystals(data, "test", "short")
-    mixed = shuffled_texts(whole, [3, 0, 5])
-    own, other = whole.conditions["text"], mixed.conditions["text"]
-    assert torch.equal(other[[3, 0, 5]], own[[0, 5, 3]])
-    assert torch.equal(other[[1, 2, 4, 6, 7]], own[[1, 2, 4, 6, 7]])
-    assert not torch.equal(own, other)
-    with pytest.raises(BadInput, match="two crystals"):
-        shuffled_texts(whole, [1])
-
-
 def paths(root: Path, name: str) -> dict[str, Path]:
     return {
         "model": root / "models" / name,
@@ -257,7 +71,7 @@ def paths(root: Path, name: str) -> dict[str, Path]:
 
 
 @pytest.fixture
-def built(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Any]:
+def built(text_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Any]:
     """Train, sample and evaluate an arm; return its parameters."""
     monkeypatch.setattr(
         evaluate, "judge_generation", partial(judge_generation, with_coverage=False)
@@ -265,7 +79,7 @@ def built(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callab
 
     def build(arm: str) -> Any:
         params = PARAMS.select("text_crystals", "tiny", dataset="prototypes", estimator=arm, seed=0)
-        files = {**paths(tmp_path, params.run_name), "data": data}
+        files = {**paths(tmp_path, params.run_name), "data": text_data}
         for stage in (train, sample, evaluate):
             stage.run(params, files, files, executor=EXECUTOR, tracker=TRACKER)
         return params
@@ -275,11 +89,11 @@ def built(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callab
 
 @pytest.mark.parametrize("arm", ["exact_short", "exact_short_types"])
 def test_samples_do_not_depend_on_the_batches(
-    built: Callable[[str], Any], data: Path, tmp_path: Path, arm: str
+    built: Callable[[str], Any], text_data: Path, tmp_path: Path, arm: str
 ) -> None:
     params = built(arm)
     model = TextCrystalModel.load(tmp_path / "models" / params.run_name)
-    dataset = load_text_crystals(data, "test", "short")
+    dataset = load_text_crystals(text_data, "test", "short")
     settings = params.settings.sample
     one, all_ = (
         sample.draw_test(
@@ -301,12 +115,12 @@ def test_samples_do_not_depend_on_the_batches(
         assert abs(alone.lattice - together.lattice).max() < 1e-4 * size
 
 
-def write_report(data: Path, tmp_path: Path) -> None:
+def write_report(text_data: Path, tmp_path: Path) -> None:
     """Write the report of the runs of which there are results."""
     params = PARAMS.select(
         "text_crystals", "tiny", dataset="prototypes", estimator="plain_none", seed=0
     )
-    inputs = {"data": data, "results": tmp_path / "results"}
+    inputs = {"data": text_data, "results": tmp_path / "results"}
     for name in NAMES:
         inputs[f"run:{name}"] = tmp_path / "results" / name
         inputs[f"guidance:{name}"] = tmp_path / "curves" / f"{name}-guidance.json"
@@ -314,11 +128,11 @@ def write_report(data: Path, tmp_path: Path) -> None:
 
 
 def test_from_training_to_the_report(
-    built: Callable[[str], Any], data: Path, tmp_path: Path
+    built: Callable[[str], Any], text_data: Path, tmp_path: Path
 ) -> None:
     for arm in ARMS:
         params = built(arm)
-        files = {**paths(tmp_path, params.run_name), "data": data}
+        files = {**paths(tmp_path, params.run_name), "data": text_data}
         if arm == "plain_none":
             with pytest.raises(BadInput, match="reads a text"):
                 guidance.run(params, files, files, executor=EXECUTOR, tracker=TRACKER)
@@ -344,7 +158,7 @@ def test_from_training_to_the_report(
     assert [row[:2] for row in pictured] == [row[:2] for row in drawn]
 
     shutil.rmtree(tmp_path / "samples")  # a report needs the results alone
-    write_report(data, tmp_path)
+    write_report(text_data, tmp_path)
     text = (tmp_path / "report/table.md").read_text()
     assert "Structure prediction given the composition" in text
     assert "Generation given the text alone" in text
@@ -359,13 +173,13 @@ def test_from_training_to_the_report(
 
 @pytest.mark.slow
 def test_report_in_a_browser(
-    built: Callable[[str], Any], data: Path, tmp_path: Path, open_page: Callable[[Path], Any]
+    built: Callable[[str], Any], text_data: Path, tmp_path: Path, open_page: Callable[[Path], Any]
 ) -> None:
     for arm in ("plain_none", "exact_short"):
         params = built(arm)
-    files = {**paths(tmp_path, params.run_name), "data": data}
+    files = {**paths(tmp_path, params.run_name), "data": text_data}
     guidance.run(params, files, files, executor=EXECUTOR, tracker=TRACKER)
-    write_report(data, tmp_path)
+    write_report(text_data, tmp_path)
     found = open_page(tmp_path / "pages/report.html")
     assert (found.errors, found.outside) == ([], [])
     assert found.count("table") == 2
@@ -398,10 +212,10 @@ def test_the_browser_notices_what_is_wrong(
 
 
 def test_strangers_among_samples_are_refused(
-    built: Callable[[str], Any], data: Path, tmp_path: Path
+    built: Callable[[str], Any], text_data: Path, tmp_path: Path
 ) -> None:
     params = built("plain_none")
-    files = {**paths(tmp_path, params.run_name), "data": data}
+    files = {**paths(tmp_path, params.run_name), "data": text_data}
     from orbitdiff.export import write_samples
 
     rows = read_samples(files["samples"] / "samples.parquet")
