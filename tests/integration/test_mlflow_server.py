@@ -97,6 +97,8 @@ def postgres(folder: Path) -> Iterator[str]:
 def server(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Server]:
+    # pgserver calls useradd where it runs as root
+    monkeypatch.setenv("PATH", os.pathsep.join((os.environ["PATH"], "/usr/sbin")))
     opened: Callable[[Path], Iterator[str]] = request.param
     database = opened(tmp_path)
     found = Server(tmp_path, next(database))
